@@ -1,0 +1,30 @@
+# Everything runs in .venv, which is made on the first use. Needs Python 3.11 or newer, with venv.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint bench
+
+demo: .venv/installed
+	$(BIN)/noiseproof demo
+
+test: .venv/tests
+	$(BIN)/pytest -n 2
+
+lint: .venv/tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+bench: .venv/installed
+	$(BIN)/python benchmarks/weight_adversary.py
+	$(BIN)/python benchmarks/monte_carlo.py
+	$(BIN)/python benchmarks/start_up.py
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+.venv/tests: .venv/installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	touch $@

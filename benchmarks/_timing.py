@@ -1,0 +1,25 @@
+"""Timing for the benchmarks: contenders run in turn in one process, so that whatever else the machine does hits them alike."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+
+def in_turn(contenders: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Return the seconds of every contender in every round, after one round that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(rounds + 1):
+        for name, work in contenders.items():
+            begun = time.perf_counter()
+            work()
+            if turn:
+                seconds[name].append(time.perf_counter() - begun)
+    return seconds
+
+
+def ratio(seconds: dict[str, list[float]], name: str, base: str) -> tuple[float, float, float]:
+    """Return the median, smallest and largest ratio of `name` to `base`, taken round by round."""
+    ratios = [a / b for a, b in zip(seconds[name], seconds[base], strict=True)]
+    return statistics.median(ratios), min(ratios), max(ratios)

@@ -1,0 +1,68 @@
+"""noiseproof: networks that keep working on noisy hardware, and the proof of it. This file is the table of public names.
+
+Nothing is imported before it is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from noiseproof import attacks, data, evaluation, methods, networks, noise, report
+    from noiseproof.config import Experiment
+    from noiseproof.errors import NoiseproofError
+    from noiseproof.evaluation import attack_curves, evaluate, landscape, monte_carlo, tolerated_mismatch
+    from noiseproof.networks import adapt
+    from noiseproof.records import Record, RunFolder
+    from noiseproof.training import train
+
+_HOMES = {
+    "Experiment": "config",
+    "NoiseproofError": "errors",
+    "Record": "records",
+    "RunFolder": "records",
+    "adapt": "networks",
+    "attack_curves": "evaluation",
+    "evaluate": "evaluation",
+    "landscape": "evaluation",
+    "monte_carlo": "evaluation",
+    "tolerated_mismatch": "evaluation",
+    "train": "training",
+}
+_PACKAGES = ("attacks", "data", "evaluation", "methods", "networks", "noise", "report")
+
+__all__ = [
+    "Experiment",
+    "NoiseproofError",
+    "Record",
+    "RunFolder",
+    "adapt",
+    "attack_curves",
+    "attacks",
+    "data",
+    "evaluate",
+    "evaluation",
+    "landscape",
+    "methods",
+    "monte_carlo",
+    "networks",
+    "noise",
+    "report",
+    "tolerated_mismatch",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        return importlib.import_module(f"noiseproof.{name}")
+    if name == "__version__":
+        return importlib.import_module("noiseproof.records").VERSION
+    if name not in _HOMES:
+        raise AttributeError(f"module 'noiseproof' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"noiseproof.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,3 @@
+from noiseproof.cli import main
+
+main()

@@ -1,0 +1,347 @@
+"""The command line: each verb parses, calls, prints. `noiseproof --help` imports neither torch nor anything heavy."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import signal
+import sys
+from dataclasses import asdict, dataclass, field, make_dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+HELP = """\
+usage: noiseproof VERB [options]
+
+What will my network do on noisy hardware, and how do I make it survive?
+
+  demo       train a standard and two hardened networks on handwritten digits, measure them, write a report
+  train      train a network: --data, --network, --method NAME with its own flags; or go on with a run folder
+  evaluate   measure trained networks: simulated chips, adversary, loss landscape
+  report     one self-contained HTML file from run folders
+  run        a plan: several trainings, the measurements and the report; does what is missing
+  data       list the data sets, say where they are, fetch them
+
+Each verb explains itself with --help. Mismatch ζ is one standard deviation. Numbers may be fractions: 8/255.
+"""
+
+VERBS = ("demo", "train", "evaluate", "report", "run", "data")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line. Exit code 0: done; 2: something given is wrong, said in one line; 130 and 143: interrupted."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return
+    from noiseproof.errors import NoiseproofError, unknown
+
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        if words[0] == "--version":
+            from noiseproof.records import VERSION
+
+            print(f"noiseproof {VERSION}")
+        elif words[0] not in VERBS:
+            raise unknown("verb", words[0], VERBS)
+        else:
+            globals()[f"_{words[0]}"](words[1:])
+    except NoiseproofError as error:
+        _stop(str(error), 2)
+    except KeyboardInterrupt:
+        _stop("interrupted; the same command goes on where this one stopped", 130)
+    except BrokenPipeError:
+        sys.stderr.close()
+
+
+def _train(words: list[str]) -> None:
+    from noiseproof.plan import experiment_of
+    from noiseproof.records import RunFolder
+    from noiseproof.training import train_experiment
+
+    resumed = _take_positional(words)
+    if resumed is not None:
+        (where,) = _parse(words, "train RUN", "Go on with the training of a run folder.", _Where())
+        run = RunFolder(resumed)
+        experiment = experiment_of(run)
+    else:
+        about = "Train a network. --preset, --network and --method NAME decide which flags there are: --method NAME --help shows them."
+        experiment, out, where = _parse(words, "train", about, _experiment_defaults(words), _Out(), _Where())
+        run = RunFolder(out.out or _default_folder(experiment))
+    train_experiment(experiment, run, data_dir=where.data_dir, device=where.device)
+    best = next(r for r in run.records() if r.metric == "best_epoch")
+    scores = {r.at.get("epoch"): r.value for r in run.records() if r.metric == "validation_accuracy"}
+    print(f"{run.path}: best epoch {best.value:.0f} of {experiment.epochs}, validation accuracy {100 * scores[best.value]:.2f} %")
+    print(f"next: noiseproof evaluate {run.path}")
+
+
+def _evaluate(words: list[str]) -> None:
+    from noiseproof.evaluation import Measures
+    from noiseproof.plan import evaluate_run
+
+    folders = _take_positionals(words)
+    about = "Measure trained networks and add what is new to their records."
+    measures, test, chips, where = _parse(words, "evaluate RUN [RUN …]", about, Measures(), _Test(), _Chips(), _Where())
+    runs = _runs(folders)
+    for run in runs:
+        evaluate_run(run, measures, data_dir=where.data_dir, device=where.device, limit_test=test.limit_test, processes=chips.processes)
+    _print_table(runs)
+
+
+def _report(words: list[str]) -> None:
+    from noiseproof import report
+
+    folders = _take_positionals(words)
+    (settings,) = _parse(words, "report RUN [RUN …]", "Write one self-contained HTML file from the records of runs.", _Report())
+    report.write(_runs(folders), Path(settings.out), title=settings.title, required=settings.required_accuracy or None)
+    print(f"wrote {settings.out}")
+
+
+def _run(words: list[str]) -> None:
+    path = _take_positional(words)
+    about = "Do a plan: train, measure, report. What is there already is not done again."
+    limits, out, chips, where = _parse(words, "run PLAN.toml", about, _Limits(), _Out(), _Chips(), _Where())
+    if path is None:
+        raise _error("plan is missing: noiseproof run PLAN.toml")
+    _run_plan(Path(path), Path(out.out or f"runs/{Path(path).stem}"), limits, chips, where)
+
+
+def _demo(words: list[str]) -> None:
+    from noiseproof.plan import BUILT_IN
+
+    about = "Train a standard and two hardened networks on handwritten digits, measure them, write runs/demo/report.html."
+    limits, out, chips, where = _parse(words, "demo", about, _Limits(), _Out("runs/demo"), _Chips(), _Where())
+    _run_plan(BUILT_IN / "demo.toml", Path(out.out), limits, chips, where)
+
+
+def _run_plan(path: Path, out: Path, limits: _Limits, chips: _Chips, where: _Where) -> None:
+    from noiseproof.plan import load_plan, run_plan
+
+    given = {name: value for name, value in asdict(limits).items() if value is not None}
+    chips_a_level = given.pop("chips", None)
+    plan = load_plan(path, given)
+    if chips_a_level is not None:
+        plan = replace(plan, measures=replace(plan.measures, chips=chips_a_level))
+    runs = run_plan(plan, out, data_dir=where.data_dir, device=where.device, processes=chips.processes)
+    _print_table(runs)
+    print(f"report: {out / 'report.html'}")
+
+
+def _data(words: list[str]) -> None:
+    from noiseproof import _names, data
+
+    verb = words.pop(0) if words else "list"
+    if verb in ("-h", "--help"):
+        print("usage: noiseproof data list | where NAME | fetch NAME   [--data-dir FOLDER]")
+        return
+    name = _take_positional(words)
+    (settings,) = _parse(words, f"data {verb}", "List data sets, say where they are, fetch them.", _Data())
+    if verb == "list":
+        for known in data.available():
+            place = data.where(known, settings.data_dir)
+            print(f"{known:16} {_names.find('data', 'data_set', known).title}; {place or f'not here: noiseproof data fetch {known}'}")
+    elif verb not in ("where", "fetch"):
+        from noiseproof.errors import unknown
+
+        raise unknown("data verb", verb, ("list", "where", "fetch"))
+    elif name is None:
+        raise _error(f"name is missing: noiseproof data {verb} NAME")
+    else:
+        place = (data.where if verb == "where" else data.fetch)(name, settings.data_dir)
+        if place is None:
+            raise _error(f"data is {name!r}: it is not on this machine; noiseproof data fetch {name}, or give its folder with --data-dir")
+        print(place)
+
+
+@dataclass(frozen=True)
+class _Where:
+    """Where the work is done; it does not change the result."""
+
+    # folder with data sets; also NOISEPROOF_DATA
+    data_dir: str | None = None
+    # cpu or cuda
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class _Out:
+    # folder of the run or the plan; default: under runs/
+    out: str | None = None
+
+
+@dataclass(frozen=True)
+class _Limits:
+    # these four hold for the whole plan, whatever it says: passes over the training data
+    epochs: int | None = None
+    # use only so many training samples
+    limit_train: int | None = None
+    # use only so many test samples
+    limit_test: int | None = None
+    # simulated chips a level
+    chips: int | None = None
+
+
+@dataclass(frozen=True)
+class _Chips:
+    # processes that simulate chips; default: one a core
+    processes: int | None = None
+
+
+@dataclass(frozen=True)
+class _Test:
+    # use only so many test samples
+    limit_test: int | None = None
+
+
+@dataclass(frozen=True)
+class _Report:
+    # the file to write
+    out: str = "report.html"
+    title: str = "noiseproof report"
+    # accuracy at which the yield is drawn
+    required_accuracy: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Data:
+    # folder with data sets; also NOISEPROOF_DATA
+    data_dir: str | None = None
+
+
+def _experiment_defaults(words: list[str]) -> Any:
+    """Return the experiment whose fields are `train`'s flags; preset, network and method come first, as they decide which there are."""
+    from noiseproof import config
+
+    preset = _take_option(words, "--preset")
+    values = config.preset(preset) if preset else {}
+    for name in ("network", "method"):
+        chosen = _take_option(words, f"--{name}")
+        if chosen is not None:
+            values[name] = config.part_class(name, chosen)()
+    return config.build(config.Experiment, values, f"preset {preset}")
+
+
+def _parse(words: list[str], verb: str, about: str, *parts: Any) -> Any:
+    """Return `parts` (dataclasses) with the values that the words give their fields; a wrong word is an error of one line."""
+    import tyro
+
+    from noiseproof.numbers import number
+
+    flat = [(f"part{i}", Annotated[type(part), tyro.conf.arg(name="")], part) for i, part in enumerate(parts)]
+    kind = make_dataclass("Flags", [(name, annotation, field(default=part)) for name, annotation, part in flat])
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def fractions(info: Any) -> Any:
+        if info.type is not float:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="NUMBER",
+            instance_from_str=lambda words: number(words[0]),
+            is_instance=lambda value: isinstance(value, float),
+            str_from_instance=lambda value: [f"{value:g}"],
+        )
+
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            flags = tyro.cli(kind, args=words, prog=f"noiseproof {verb}", description=about, registry=registry)
+            return tuple(getattr(flags, name) for name, _, _ in flat)
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise _error(_one_line(said.getvalue())) from None
+
+
+def _one_line(box: str) -> str:
+    """Return the text of tyro's box without its frame and its pointers to the help."""
+    lines = [line.strip("│╭╮╰╯─ ") for line in box.splitlines()]
+    text = " ".join(line for line in lines if line and not line.startswith(("For full helptext", "Argument helptext")))
+    text = re.sub(r"^(Unrecognized options|Invalid choice|Value error|Parsing error|Missing options?|Required options)\s+", "", text)
+    text = re.sub(r"^Error parsing (\S+): ", r"\1: ", text)
+    return re.sub(r"^part\d\.?\S*: ", "", text)
+
+
+def _take_option(words: list[str], flag: str) -> str | None:
+    """Remove `flag VALUE` or `flag=VALUE` from the words and return the value."""
+    for i, word in enumerate(words):
+        if word.startswith(f"{flag}="):
+            return words.pop(i).partition("=")[2]
+        if word == flag:
+            if i + 1 == len(words) or words[i + 1].startswith("--"):
+                raise _error(f"{flag} is without a name")
+            del words[i]
+            return words.pop(i)
+    return None
+
+
+def _take_positionals(words: list[str]) -> list[str]:
+    """Remove the words before the first flag and return them."""
+    count = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
+    taken, words[:count] = words[:count], []
+    return taken
+
+
+def _take_positional(words: list[str]) -> str | None:
+    taken = _take_positionals(words)
+    if len(taken) > 1:
+        raise _error(f"{taken[1]!r} is not expected: one name or folder comes before the flags")
+    return taken[0] if taken else None
+
+
+def _runs(folders: list[str]) -> list[Any]:
+    """Return the run folders that are named; a folder of a plan stands for all of its runs."""
+    from noiseproof.records import RunFolder
+
+    if not folders:
+        raise _error("run is missing: name at least one run folder, such as runs/demo/standard-seed0")
+    found = []
+    for folder in folders:
+        inside = sorted(path.parent for path in Path(folder).glob("*/experiment.toml"))
+        found += inside if inside and not (Path(folder) / "experiment.toml").exists() else [Path(folder)]
+    runs = [RunFolder(path) for path in found]
+    for run in runs:
+        run.settings()
+    return runs
+
+
+def _default_folder(experiment: Any) -> str:
+    from noiseproof.config import to_dict
+
+    described = to_dict(experiment)
+    return f"runs/{experiment.data}-{described['network']['name']}-{described['method']['name']}-seed{experiment.seed}".replace(":", ".")
+
+
+def _print_table(runs: list[Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from noiseproof import report
+
+    summary = report.summarise(runs)
+    table = Table(title=summary.caption)
+    for column in summary.columns:
+        table.add_column(f"{column.title}\n{column.detail}".strip(), justify="right" if column.numeric else "left")
+    for row in summary.rows:
+        table.add_row(*(Text(f"{cell.text}\n{cell.detail}".strip()) for cell in row))
+    console = Console()
+    # a log has no width of its own: give the table the room that it needs
+    Console(width=None if console.is_terminal else 220).print(table, markup=False)
+
+
+def _error(message: str) -> Exception:
+    from noiseproof.errors import NoiseproofError
+
+    return NoiseproofError(message)
+
+
+def _stop(message: str, code: int) -> None:
+    print(f"noiseproof: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _terminate(number: int, frame: Any) -> None:
+    _stop("terminated; the same command goes on where this one stopped", 128 + number)

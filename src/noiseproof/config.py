@@ -1,0 +1,308 @@
+"""Experiment: frozen dataclasses ⇄ TOML ⇄ command line, checked before any work starts."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import tomli_w
+import torch
+from torch import Tensor
+
+from noiseproof import _names
+from noiseproof.errors import NoiseproofError, require, require_number, unknown
+from noiseproof.methods import Method, Standard
+from noiseproof.networks import CNN, Architecture
+from noiseproof.numbers import number
+
+PRESETS = Path(__file__).parent / "presets"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained, whatever the network, the data and the method are.
+
+    Raises `NoiseproofError` for a value out of range.
+    """
+
+    # passes over the training data
+    epochs: int = 10
+    # samples of one step
+    batch_size: int = 100
+    # an optimiser of torch.optim
+    optimizer: str = "Adam"
+    # learning rate of the first epoch
+    learning_rate: float = 1e-3
+    # these three are passed on to the optimiser where they are not zero
+    momentum: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    # constant, steps (see decay_at) or cosine
+    schedule: Literal["constant", "steps", "cosine"] = "constant"
+    # shares of the epochs after which the learning rate is multiplied by decay_factor
+    decay_at: tuple[float, ...] = ()
+    # what the learning rate is multiplied by at each of them
+    decay_factor: float = 0.1
+    # seed of weights, order, noise and held-out samples
+    seed: int = 0
+    # arithmetic of the forward pass in training
+    precision: Literal["float32", "bfloat16"] = "float32"
+    # half-width of a weight attack on validation data after every epoch, all parameters; 0: none
+    track_attack: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_number("epochs", self.epochs, 1, whole=True)
+        require_number("batch_size", self.batch_size, 1, whole=True)
+        require_number("learning_rate", self.learning_rate, 0, open_low=True)
+        require_number("momentum", self.momentum, 0, 1)
+        require_number("weight_decay", self.weight_decay, 0)
+        require_number("decay_factor", self.decay_factor, 0, 1, open_low=True)
+        require_number("seed", self.seed, 0, whole=True)
+        require_number("track_attack", self.track_attack, 0)
+        require(all(0 < share < 1 for share in self.decay_at), "decay_at", self.decay_at, "give shares of the epochs between 0 and 1")
+        if bool(self.decay_at) != (self.schedule == "steps"):
+            raise NoiseproofError(
+                f"decay_at is {self.decay_at!r} and schedule is {self.schedule!r}: schedule steps needs it, no other takes it"
+            )
+        self.make_optimizer([torch.zeros(1, requires_grad=True)])
+
+    def learning_rate_at(self, epoch: int) -> float:
+        """Return the learning rate of `epoch` (from 0)."""
+        if self.schedule == "cosine":
+            return self.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))
+        passed = sum(epoch + 1e-9 >= share * self.epochs for share in self.decay_at)
+        return self.learning_rate * self.decay_factor**passed
+
+    def make_optimizer(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
+        """Return the optimiser for `parameters`.
+
+        Raises `NoiseproofError` when torch.optim has none of that name, or it does not take the settings.
+        """
+        known = {name.lower(): cls for name, cls in vars(torch.optim).items() if isinstance(cls, type) and name not in _NOT_PER_STEP}
+        if self.optimizer.lower() not in known:
+            raise unknown("optimizer", self.optimizer, [cls.__name__ for cls in known.values()])
+        kind = known[self.optimizer.lower()]
+        wanted = {"momentum": self.momentum, "nesterov": self.nesterov, "weight_decay": self.weight_decay}
+        # a zero is passed on too where it can be: AdamW's own weight decay is not zero
+        takes = inspect.signature(kind).parameters
+        try:
+            return kind(parameters, lr=self.learning_rate, **{k: v for k, v in wanted.items() if v or k in takes})
+        except (TypeError, ValueError) as error:
+            raise NoiseproofError(f"optimizer is {self.optimizer!r}: {error}") from None
+
+
+# the base class, one that needs a closure, one that needs sparse gradients
+_NOT_PER_STEP = {"Optimizer", "LBFGS", "SparseAdam"}
+
+
+@dataclass(frozen=True)
+class Experiment(Recipe):
+    """All that decides what a trained network will be; two equal experiments give the same network.
+
+    Raises `NoiseproofError` for a value out of range or a name that does not exist, with the nearest name that does.
+
+    Example:
+        >>> Experiment(data="digits", epochs=2) == from_dict(to_dict(Experiment(data="digits", epochs=2)))
+        True
+    """
+
+    # data set: digits, fashion-mnist …
+    data: str = "digits"
+    # network, with its own flags
+    network: Architecture = field(default_factory=CNN)
+    # training method, with its own flags
+    method: Method = field(default_factory=Standard)
+    # label in tables and reports; runs that differ only in the seed share it
+    name: str = ""
+    # part of the training split that is held out for validation: a share below 1, else a number of samples
+    validation: float = 0.1
+    # augmentation as published: two more copies, each image rotated by up to 10 degrees and flipped or not
+    augment: bool = False
+    # use only so many training samples
+    limit_train: int | None = None
+    # use only so many test samples
+    limit_test: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _names.find("data", "data_set", self.data)
+        require(isinstance(self.network, Architecture), "network", self.network, "give an Architecture, such as noiseproof.networks.CNN()")
+        require(isinstance(self.method, Method), "method", self.method, "give a Method, such as noiseproof.methods.Standard()")
+        require_number("validation", self.validation, 0, open_low=True)
+        for name in ("limit_train", "limit_test"):
+            if getattr(self, name) is not None:
+                require_number(name, getattr(self, name), 1, whole=True)
+
+    @property
+    def identity(self) -> str:
+        """Return the hash of all that decides the result; the label does not.
+
+        Settings at their defaults are left out, so that a setting which a later version adds does not make old runs strangers.
+        """
+        return identity_of(_chosen(self))
+
+    @property
+    def label(self) -> str:
+        """Return `name`, or the method's own name where there is none."""
+        return self.name or part_to_dict("method", self.method)["name"]
+
+
+def identity_of(values: Mapping[str, Any]) -> str:
+    """Return the hash of an experiment written as a dict; its label does not count."""
+    relevant = {key: value for key, value in values.items() if key != "name"}
+    return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _chosen(value: Any) -> dict[str, Any]:
+    """Return the settings that differ from their defaults, with the names of network and method."""
+    made: dict[str, Any] = {}
+    for part in fields(value):
+        item = getattr(value, part.name)
+        if isinstance(item, Architecture | Method):
+            made[part.name] = {"name": _names.name_of(_PACKAGES[part.name], type(item)), **_chosen(item)}
+        elif item != part.default:
+            made[part.name] = list(item) if isinstance(item, tuple) else item
+    return made
+
+
+def to_dict(value: Any) -> dict[str, Any]:
+    """Return a dataclass as a dict for TOML: named parts carry their name, None is left out."""
+    made: dict[str, Any] = {}
+    for part in fields(value):
+        item = getattr(value, part.name)
+        if isinstance(item, Architecture | Method):
+            made[part.name] = part_to_dict(part.name, item)
+        elif item is not None:
+            made[part.name] = list(item) if isinstance(item, tuple) else item
+    return made
+
+
+def part_to_dict(field_name: str, part: Any) -> dict[str, Any]:
+    """Return a method or a network with its name and its settings."""
+    return {"name": _names.name_of(_PACKAGES[field_name], type(part)), **to_dict(part)}
+
+
+def from_dict(values: Mapping[str, Any]) -> Experiment:
+    """Return the experiment that `values` (as in `experiment.toml`) describes; what is not said has its default.
+
+    Raises `NoiseproofError` naming the field.
+    """
+    return build(Experiment, values, "experiment")
+
+
+def build(cls: type, values: Mapping[str, Any], where: str) -> Any:
+    """Return `cls` (a dataclass) from plain values, each checked against the field's type; fractions may be text, "8/255".
+
+    Raises `NoiseproofError` for an unknown field or a value of the wrong type.
+    """
+    hints = get_type_hints(cls)
+    made = {}
+    for key, value in values.items():
+        if key not in {f.name for f in fields(cls)}:
+            raise unknown(f"field of {where}", key, [f.name for f in fields(cls)])
+        kind = hints[key]
+        made[key] = _named_part(key, value) if kind in (Architecture, Method) else _convert(kind, value, key)
+    return cls(**made)
+
+
+def dumps(values: Mapping[str, Any]) -> str:
+    """Return plain values as TOML; `from_dict(tomllib.loads(dumps(to_dict(experiment))))` is the experiment."""
+    return tomli_w.dumps(values)
+
+
+def load_toml(path: Path) -> dict[str, Any]:
+    """Return the values of a TOML file.
+
+    Raises `NoiseproofError` when the file is missing or is not TOML, with the line.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise NoiseproofError(f"cannot read {path}: {error.strerror if isinstance(error, OSError) else error}; give a TOML file") from None
+    except tomllib.TOMLDecodeError as error:
+        raise NoiseproofError(f"{path} is not valid TOML: {error}") from None
+
+
+def preset(name: str) -> dict[str, Any]:
+    """Return the values of a published schedule (`presets/NAME.toml`): optimiser, epochs, learning rates, batch size.
+
+    Raises `NoiseproofError` for an unknown name.
+    """
+    known = sorted(path.stem for path in PRESETS.glob("*.toml"))
+    if name not in known:
+        raise unknown("preset", name, known)
+    return load_toml(PRESETS / f"{name}.toml")
+
+
+_PACKAGES = {"network": "networks", "method": "methods"}
+
+
+def part_class(field_name: str, name: str) -> type:
+    """Return the class that `--method NAME` or `--network NAME` asks for.
+
+    Raises `NoiseproofError` when it does not exist, or is not of that kind.
+    """
+    base = {"network": Architecture, "method": Method}[field_name]
+    found = _names.find(_PACKAGES[field_name], field_name, name)
+    require(
+        isinstance(found, type) and issubclass(found, base) and is_dataclass(found),
+        field_name,
+        name,
+        f"this is no dataclass derived from {base.__name__}",
+    )
+    return found
+
+
+def _named_part(field_name: str, value: Any) -> Any:
+    """Return a method or a network from its name, or from a table with its name and its settings."""
+    if isinstance(value, Architecture | Method):
+        return value
+    table = {"name": value} if isinstance(value, str) else dict(value)
+    require(isinstance(table.get("name"), str), field_name, value, 'give a name, or a table with name = "…"')
+    cls = part_class(field_name, table.pop("name"))
+    return build(cls, table, field_name)
+
+
+def _convert(kind: Any, value: Any, name: str) -> Any:
+    """Return `value` as the type `kind`, without guessing: text is no number (but a fraction), true is no integer."""
+    wrong = NoiseproofError(f"{name} is {value!r}: give {_type_name(kind)}")
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        if value not in args:
+            raise unknown(name, value, args) if isinstance(value, str) else wrong
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise wrong
+        return tuple(_convert(args[0], item, name) for item in value)
+    if type(None) in args:
+        return None if value is None else _convert(next(a for a in args if a is not type(None)), value, name)
+    if kind is float:
+        if isinstance(value, str):
+            try:
+                return number(value)
+            except ValueError:
+                raise wrong from None
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        raise wrong
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise wrong
+    return value
+
+
+def _type_name(kind: Any) -> str:
+    names = {float: "a number", int: "a whole number", str: "text", bool: "true or false"}
+    if get_origin(kind) is Literal:
+        return " or ".join(get_args(kind))
+    if get_origin(kind) is tuple:
+        return f"a list, each {_type_name(get_args(kind)[0])}"
+    plain = [a for a in get_args(kind) if a is not type(None)]
+    return names.get(kind) or _type_name(plain[0])

@@ -1,0 +1,176 @@
+"""A plan: several trainings, the same measurements on all of them, one report. It does what is missing."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from noiseproof import checkpoint, config, training
+from noiseproof.config import Experiment
+from noiseproof.data import Splits
+from noiseproof.errors import NoiseproofError, require
+from noiseproof.evaluation import Ledger, Measures, measure_all
+from noiseproof.files import locked
+from noiseproof.methods import Context
+from noiseproof.parameters import parameters_of, select
+from noiseproof.progress import Progress, duration
+from noiseproof.randomness import generator
+from noiseproof.records import RunFolder
+
+BUILT_IN = Path(__file__).parent / "plans"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Trainings (one experiment a method and seed), what is measured on each, and the title of the report."""
+
+    title: str
+    experiments: tuple[Experiment, ...]
+    measures: Measures
+
+
+def load_plan(path: Path, overrides: Mapping[str, Any] | None = None) -> Plan:
+    """Return the plan of a TOML file: `title`, `seeds`, `[defaults]`, `[[training]]` …, `[evaluation]`.
+
+    `overrides` are fields of Experiment that hold for every training, whatever the file says.
+
+    Raises `NoiseproofError` for anything that is not right in it, before any work.
+    """
+    values = config.load_toml(path)
+    for key in values:
+        if key not in ("title", "seeds", "defaults", "training", "evaluation"):
+            raise NoiseproofError(f"{path}: {key!r} is no part of a plan: it has title, seeds, defaults, training and evaluation")
+    trainings = values.get("training", [])
+    require(isinstance(trainings, list) and bool(trainings), "training", trainings, "a plan needs at least one [[training]]")
+    seeds = values.get("seeds", [0])
+    require(isinstance(seeds, list) and bool(seeds), "seeds", seeds, "give a list of seeds, such as [0, 1]")
+    defaults, evaluation = values.get("defaults", {}), values.get("evaluation", {})
+    for name, table in (("defaults", defaults), ("evaluation", evaluation), *(("training", t) for t in trainings)):
+        require(isinstance(table, dict), name, table, "give a table")
+        if name != "evaluation":
+            require("seed" not in table, f"seed of {name}", table.get("seed"), "say seeds = [0, 1] once, for all trainings")
+    made = [_experiment({**defaults, **table, **(overrides or {}), "seed": seed}) for table in trainings for seed in seeds]
+    folders = [_folder(e) for e in made]
+    for experiment, folder in zip(made, folders, strict=True):
+        alone = folders.count(folder) == 1
+        require(alone, "name", experiment.label, f"two trainings of a plan would share the folder {folder}; they need different names")
+    return Plan(str(values.get("title", path.stem)), tuple(made), config.build(Measures, evaluation, "evaluation"))
+
+
+def run_plan(
+    plan: Plan, out: Path, *, data_dir: str | None = None, device: str = "cpu", processes: int | None = None, progress: bool = True
+) -> list[RunFolder]:
+    """Train, measure and report; whatever is in `out` already is not done again. Return the run folders."""
+    training.check_device(device)
+    runs = [RunFolder(out / _folder(e)) for e in plan.experiments]
+    for experiment, run in zip(plan.experiments, runs, strict=True):
+        if run.experiment_file.exists():
+            training.claim(run, config.to_dict(experiment))
+    todo = [e for e, run in zip(plan.experiments, runs, strict=True) if not run.weights_file.exists()]
+    _rehearse(todo, plan.measures, data_dir, device, progress)
+    for experiment, run in zip(plan.experiments, runs, strict=True):
+        training.train_experiment(experiment, run, data_dir=data_dir, device=device, progress=progress)
+    for experiment, run in zip(plan.experiments, runs, strict=True):
+        evaluate_run(run, plan.measures, data_dir=data_dir, device=device, processes=processes, progress=progress, experiment=experiment)
+    write_report(runs, out / "report.html", plan.title, plan.measures.required_accuracy or None)
+    return runs
+
+
+def evaluate_run(
+    run: RunFolder,
+    measures: Measures,
+    *,
+    data_dir: str | None = None,
+    device: str = "cpu",
+    limit_test: int | None = None,
+    processes: int | None = None,
+    progress: bool = True,
+    experiment: Experiment | None = None,
+) -> None:
+    """Measure a finished run and append what is new to its records.
+
+    Raises `NoiseproofError` when the run is not finished, is damaged, or was made from Python with an outside network.
+    """
+    training.check_device(device)
+    experiment = experiment or experiment_of(run)
+    # nothing but the test split is measured, so the training split need not be augmented
+    data = training.load_data(replace(experiment, limit_test=limit_test or experiment.limit_test, augment=False), data_dir)
+    network = training.build_network(experiment, data)
+    checkpoint.load_weights(run.weights_file, network)
+    with locked(run.path):
+        ledger = Ledger(experiment.identity, run.records(), run.append, device)
+        name = f"{experiment.label}, seed {experiment.seed}"
+        measure_all(network.to(device), data, measures, ledger, name=name, processes=processes, progress=progress)
+
+
+def experiment_of(run: RunFolder) -> Experiment:
+    """Return the experiment of a run folder, ready to be trained again.
+
+    Raises `NoiseproofError` when its network is one from outside that only the script which made it can build.
+    """
+    values = run.settings()
+    if "shapes" in values.get("network", {}):
+        raise NoiseproofError(f"{run.path} holds a network from outside noiseproof: train and evaluate it from the script that made it")
+    return config.from_dict(values)
+
+
+def write_report(runs: Sequence[RunFolder], path: Path, title: str, required: float | None) -> None:
+    """Write the report of `runs` to `path`."""
+    from noiseproof import report
+
+    report.write(runs, path, title=title, required=required)
+
+
+def _experiment(values: dict[str, Any]) -> Experiment:
+    chosen = values.pop("preset", None)
+    return config.from_dict({**(config.preset(chosen) if chosen else {}), **values})
+
+
+def _folder(experiment: Experiment) -> str:
+    """Return the name of the run's folder in its plan."""
+    words = experiment.label.replace("β", "beta").replace("ζ", "zeta").replace("+", " and ").lower()
+    return f"{re.sub(r'[^a-z0-9]+', '-', words).strip('-') or 'training'}-seed{experiment.seed}"
+
+
+def _rehearse(todo: list[Experiment], measures: Measures, data_dir: str | None, device: str, progress: bool) -> None:
+    """Try every kind of training, and what the evaluation selects, before any long work; say how long the trainings will take."""
+    kinds = [replace(experiment, seed=0, name="").identity for experiment in todo]
+    seconds: dict[str, float] = {}
+    loaded: dict[str, Splits] = {}
+    for kind, experiment in zip(kinds, todo, strict=True):
+        if kind in seconds:
+            continue
+        source = repr((experiment.data, experiment.augment, experiment.limit_train, experiment.validation))
+        if source not in loaded:
+            loaded[source] = training.load_data(experiment, data_dir)
+        data = loaded[source]
+        network = training.build_network(experiment, data)
+        training.rehearse(network, data, experiment.method, experiment)
+        select(parameters_of(network), measures.parameters)
+        seconds[kind] = _seconds(experiment, data, device) if progress and len(todo) > 1 else 0.0
+    if progress and len(todo) > 1:
+        with Progress("plan", len(todo)) as bar:
+            total = duration(sum(seconds[kind] for kind in kinds))
+            bar.say(f"{len(todo)} trainings, about {total} in all; an interrupted plan goes on where it stopped")
+
+
+def _seconds(experiment: Experiment, data: Splits, device: str) -> float:
+    """Return the time of a training, estimated from the faster of two steps on a network that is thrown away."""
+    network = training.build_network(experiment, data).to(device)
+    batch = (data.train.x[: experiment.batch_size].to(device), data.train.y[: experiment.batch_size].to(device))
+    context = Context(generator("estimate", 0, device=device), state=experiment.method.start(network))
+
+    def step() -> float:
+        begun = time.perf_counter()
+        experiment.method.step(network, batch, context, lambda loss: loss.backward())
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+        return time.perf_counter() - begun
+
+    return min(step(), step()) * experiment.epochs * -(-len(data.train) // experiment.batch_size)

@@ -1,0 +1,44 @@
+"""Records → one self-contained HTML file, and the summary table as plain data. Imports neither torch nor methods."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from noiseproof.errors import NoiseproofError
+from noiseproof.files import write_text
+from noiseproof.report.reading import Run, read
+from noiseproof.report.tables import Cell, Column, Table, summary_table
+
+__all__ = ["Cell", "Column", "Run", "Table", "summarise", "write"]
+
+TITLE = "How the networks do on noisy hardware"
+
+
+def summarise(runs: Sequence[Run], required: float | None = None) -> Table:
+    """Return the summary table of `runs` (run folders or evaluations): one row per method.
+
+    A cell has its text, a small second line, and the number to sort by. With `required` (an accuracy in [0, 1]) there is
+    the yield too. Raises `NoiseproofError` for a folder that is no run, damaged records, or `required` outside [0, 1].
+    """
+    _check(required)
+    return summary_table(read(runs), required)
+
+
+def write(runs: Sequence[Run], path: Path, *, title: str = TITLE, required: float | None = None) -> None:
+    """Write the report of `runs` to `path`: one HTML file that opens offline. The same records give the same file.
+
+    With `required` (an accuracy in [0, 1]) the yield at that accuracy is drawn against the noise; without it, the
+    accuracy of a `tolerated_zeta` record serves, if there is one.
+
+    Raises `NoiseproofError` as `summarise` does, and where `path` cannot be written; an old report is then untouched.
+    """
+    from noiseproof.report.page import render
+
+    _check(required)
+    write_text(Path(path), render(runs, title, required))
+
+
+def _check(required: float | None) -> None:
+    if required is not None and not 0 <= required <= 1:
+        raise NoiseproofError(f"required accuracy is {required}: give a fraction in [0, 1], 0.85 for 85 %")

@@ -1,0 +1,102 @@
+"""What was found, in sentences made from the numbers. Nothing is claimed that the records do not show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from noiseproof.report.numbers import count, counts, level, listing, mean, p_value, percent, share
+from noiseproof.report.reading import Method, baseline_of
+from noiseproof.report.studies import Noise, attacks, clean, noises, tolerated
+from noiseproof.statistics import Summary, per_network_test, summary
+
+
+def findings(methods: Sequence[Method], required: float | None = None) -> list[str]:
+    """Return the sentences of the summary."""
+    sentences = [_what_was_measured(methods)]
+    studies = noises(methods)
+    if studies:
+        sentences += _under_noise(studies[0], methods, required)
+    sentences += _under_attack(methods) + _tolerated(methods)
+    return sentences
+
+
+def _what_was_measured(methods: Sequence[Method]) -> str:
+    networks = sum(len(m.networks) for m in methods)
+    data = sorted({m.data for m in methods if m.data})
+    start = f"{count(networks, 'network')} trained by {count(len(methods), 'method')}" + (f" on {listing(data)}" if data else "")
+    verb = "was" if networks == 1 else "were"
+    studies = noises(methods)
+    chips = f" measured on {counts(studies[0].chip_counts, 'simulated chip')} each" if studies else " measured"
+    mixed = " The runs are on different data: compare only methods on the same data." if len(data) > 1 else ""
+    return f"{start} {verb}{chips}.{mixed}"
+
+
+def _under_noise(noise: Noise, methods: Sequence[Method], required: float | None) -> list[str]:
+    at = noise.headline
+    found = {m.index: summary(noise.values(m, at), required) for m in methods if noise.values(m, at)}
+    measured = [m for m in methods if m.index in found]
+    if not measured:
+        return []
+    where = f"At {noise.family.name.replace('-', ' ')} {noise.family.symbol} = {level(at)}"
+    best = max(measured, key=lambda m: found[m.index].mean)
+    baseline = baseline_of(best, measured)
+    if baseline is None:
+        others = " No other method keeps more." if len(measured) > 1 else ""
+        return [f"{where}, {best.label} keeps {_kept(found[best.index])}.{others}"]
+    gain = found[best.index].mean - found[baseline.index].mean
+    sentences = [
+        f"{where}, {best.label} keeps {_kept(found[best.index])}, while {baseline.label} keeps {_kept(found[baseline.index])}: "
+        f"{percent(gain)} points apart.",
+        _is_it_the_method(noise, best, baseline, at, picked=len(measured) > 2),
+    ]
+    clean_best, clean_baseline = clean(best)[0], clean(baseline)[0]
+    if clean_best and clean_baseline:
+        first, second = percent(mean(clean_best)), percent(mean(clean_baseline))
+        sentences.append(f"Without noise {best.label} reaches {first} % and {baseline.label} {second} %.")
+    return sentences
+
+
+def _kept(s: Summary) -> str:
+    text = f"{percent(s.mean)} % on average (worst of {count(s.n, 'chip')} {percent(s.minimum)} %"
+    if s.chip_yield is not None and s.required is not None:
+        text += f", {percent(s.chip_yield)} % of the chips at or above {share(s.required)} %"
+    return text + ")"
+
+
+def _is_it_the_method(noise: Noise, best: Method, baseline: Method, at: float, picked: bool) -> str:
+    p = per_network_test(noise.groups(best, at), noise.groups(baseline, at))
+    if p is None:
+        return "With so few networks nothing tells a difference between methods from one between two trainings; more seeds would."
+    networks = f"{len(noise.groups(best, at))} and {len(noise.groups(baseline, at))} networks"
+    verdict = "larger than" if p < 0.05 else "not clearly larger than"
+    p_text = f"p = {p_value(p)}".replace("= <", "<")
+    uncorrected = ", not corrected for having picked the highest mean" if picked else ""
+    return f"Network by network ({networks}, Welch's t test, {p_text}{uncorrected}) this is {verdict} the spread between trainings."
+
+
+def _under_attack(methods: Sequence[Method]) -> list[str]:
+    for attack in attacks(methods)[:1]:
+        at = attack.headline
+        kept = {m.label: mean(attack.worst[m.index, at]) for m in methods if at is not None and (m.index, at) in attack.worst}
+        if at is not None and kept:
+            left = _extremes(kept, lambda accuracy: f"{percent(accuracy)} %")
+            return [f"The accuracy that the worst weights found within ζ = {level(at)} leave {left}."]
+    return []
+
+
+def _tolerated(methods: Sequence[Method]) -> list[str]:
+    sentences = []
+    for (family, accuracy, part), answers in tolerated(methods).items():
+        reach = {m.label: mean(answers[m.index]) for m in methods if m.index in answers}
+        condition = f"{share(part)} % of the chips stay at or above {share(accuracy)} %"
+        sentences.append(f"The {family.name.replace('-', ' ')} up to which {condition} {_extremes(reach, lambda zeta: f'ζ = {zeta:.2f}')}.")
+    return sentences
+
+
+def _extremes(values: Mapping[str, float], write: Callable[[float], str]) -> str:
+    """Return the end of a sentence: all values where they are at most three, else the lowest and the highest; the tables have every one."""
+    ordered = sorted(values.items(), key=lambda item: -item[1])
+    if len(ordered) <= 3:
+        return "is " + listing(f"{write(value)} for {label}" for label, value in ordered)
+    (best, high), (worst, low) = ordered[0], ordered[-1]
+    return f"lies between {write(low)} ({worst}) and {write(high)} ({best})"

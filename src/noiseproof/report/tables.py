@@ -1,0 +1,258 @@
+"""Tables as plain data: the page draws them with HTML, the command line with rich."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from noiseproof.report.numbers import counts, duration, level, listing, mean, p_value, percent, share
+from noiseproof.report.reading import Method, baseline_of
+from noiseproof.report.studies import Attack, Family, Landscape, Noise, attacks, clean, noises, tolerated, total, value_of
+from noiseproof.statistics import clopper_pearson, mann_whitney, passing, per_network_test, spread, summary, yield_at
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One field: what is read first, what stands small beneath it, and the number that sorting uses."""
+
+    text: str
+    detail: str = ""
+    value: float | None = None
+
+
+@dataclass(frozen=True)
+class Column:
+    title: str
+    detail: str = ""  # unit or condition
+    numeric: bool = True
+
+
+@dataclass(frozen=True)
+class Table:
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+EMPTY = Cell("–")
+_METHOD = Column("Method", numeric=False)
+_MEAN_STD = "mean\xa0±\xa0std,\xa0%"
+_ZETA = (
+    "ζ is one standard deviation of the relative deviation of each parameter: θ' = θ·(1 + ζ·ξ) with ξ normal. "
+    "It is not a three-sigma value: what some tools call 30 % mismatch is ζ = 0.1."
+)
+
+
+def summary_table(methods: Sequence[Method], required: float | None = None) -> Table:
+    """Return one row per method: clean accuracy, accuracy on chips at each level, accuracy under attack, the mismatch it tolerates."""
+    columns = [_METHOD, Column("Networks"), Column("Clean", "%")]
+    rows = [[Cell(m.label), Cell(str(len(m.networks)), value=len(m.networks)), clean_cell(m)] for m in methods]
+
+    def add(column: Column, cells: Sequence[Cell]) -> None:
+        columns.append(column)
+        for row, cell in zip(rows, cells, strict=True):
+            row.append(cell)
+
+    studies = noises(methods)
+    for noise in studies[:1]:
+        for at in noise.noisy_levels:
+            add(Column(f"{noise.family.symbol} = {level(at)}", _MEAN_STD), [chips_cell(noise, m, at) for m in methods])
+        if required is not None:
+            title = f"Yield at {noise.family.symbol} = {level(noise.headline)}"
+            add(Column(title, f"chips ≥ {share(required)} %, %"), [yield_cell(noise, m, noise.headline, required) for m in methods])
+    for attack in attacks(methods):
+        if (at := attack.headline) is not None:
+            add(Column(f"Attack ζ = {level(at)}", f"{attack.title}, %"), [_attack_cell(attack, m, at) for m in methods])
+    for (family, accuracy, part), answers in tolerated(methods).items():
+        detail = f"{share(part)} % of chips ≥ {share(accuracy)} %"
+        add(Column(f"Tolerated {family_name(family)}", detail), [_tolerated_cell(answers.get(m.index, ())) for m in methods])
+    return Table("Summary", tuple(columns), tuple(tuple(row) for row in rows))
+
+
+def statistics_table(noise: Noise, methods: Sequence[Method], levels: Sequence[float], caption: str) -> Table:
+    """Return, for every level and method: the mean with its interval, both spreads, and two tests against the baseline."""
+    columns = (
+        _METHOD,
+        Column(noise.family.symbol or "level"),
+        Column("Mean", "95\xa0%\xa0interval,\xa0%"),
+        Column("Quantiles", "1\xa0·\xa05\xa0·\xa050\xa0%,\xa0%"),
+        Column("Chip std", "points"),
+        Column("Network std", "points"),
+        Column("U test", "pooled, p"),
+        Column("By network", "Welch, p"),
+    )
+    measured = [(at, m) for at in levels for m in methods if noise.values(m, at)]
+    return Table(caption, columns, tuple(_statistics_row(noise, at, m, methods) for at, m in measured))
+
+
+def _statistics_row(noise: Noise, at: float, method: Method, methods: Sequence[Method]) -> tuple[Cell, ...]:
+    values, groups = noise.values(method, at), noise.groups(method, at)
+    s, apart = summary(values), spread(groups)
+    baseline = baseline_of(method, methods)
+    against = noise.groups(baseline, at) if baseline else ()
+    u = mann_whitney(values, noise.values(baseline, at)) if baseline and against else None
+    welch = per_network_test(groups, against) if against else None
+    interval = f"{percent(s.mean - s.half_width)} to {percent(min(1.0, s.mean + s.half_width))}" if s.half_width is not None else "one chip"
+    return (
+        Cell(method.label),
+        Cell(level(at), value=at),
+        Cell(percent(s.mean), interval, s.mean),
+        Cell(" · ".join(percent(q) for q in (s.q01, s.q05, s.median)), value=s.q05),
+        _points(apart.within),
+        _points(apart.between) if len(groups) > 1 else Cell("–", "one network"),
+        _test_cell(u, baseline),
+        _test_cell(welch, baseline) if welch is not None or baseline is None else Cell("–", "too few networks"),
+    )
+
+
+def noise_table(noise: Noise, methods: Sequence[Method]) -> Table:
+    """Return mean ± std and minimum of every method at every level of one noise."""
+    columns = (_METHOD, *(Column(f"{noise.family.symbol} = {level(at)}", _MEAN_STD) for at in noise.levels))
+    return Table(noise.family.title, columns, tuple((Cell(m.label), *(chips_cell(noise, m, at) for at in noise.levels)) for m in methods))
+
+
+def attack_table(attack: Attack, methods: Sequence[Method]) -> Table:
+    """Return the accuracy under attack and at random points of the same set."""
+    columns = (_METHOD, *(Column(f"ζ = {level(at)}", "worst found, %") for at in attack.levels))
+    return Table(
+        f"Weight attack ({attack.title})",
+        columns,
+        tuple((Cell(m.label), *(_attack_cell(attack, m, at, lowest=True) for at in attack.levels)) for m in methods),
+    )
+
+
+def slope_table(landscape: Landscape, methods: Sequence[Method]) -> Table:
+    """Return the slope of the landscape per method: mean |ΔL|/Δα over neighbouring points, directions and networks (paper A, Table S1)."""
+    columns = (_METHOD, Column("Slope", "nats per α"), Column("Loss at α = 0", "nats"), Column("Directions"))
+    rows = []
+    for method in methods:
+        curves = [curve for curve in landscape.curves.get(method.index, ()) if len(curve) > 1]
+        if not curves:
+            continue
+        slope = mean([slope_of(curve) for curve in curves])
+        centres = [loss for curve in curves for alpha, loss in curve if abs(alpha) < 1e-12]
+        centre = Cell(f"{mean(centres):.4f}", value=mean(centres)) if centres else EMPTY
+        rows.append((Cell(method.label), Cell(f"{slope:.4f}", value=slope), centre, Cell(str(len(curves)), value=len(curves))))
+    return Table("Slope of the loss landscape", columns, tuple(rows))
+
+
+def slope_of(curve: Sequence[tuple[float, float]]) -> float:
+    """Return the mean of |ΔL|/Δα between neighbouring points of one curve."""
+    steps = itertools.pairwise(curve)
+    return mean([abs(after - before) / (right - left) for (left, before), (right, after) in steps])
+
+
+def training_table(methods: Sequence[Method]) -> Table:
+    """Return one row per network: the epoch that validation chose, what it reached there, and the time."""
+    columns = (_METHOD, Column("Seed"), Column("Best epoch", "by validation"), Column("Accuracy there", "validation, %"), Column("Time"))
+    rows = []
+    for method in methods:
+        for network in method.networks:
+            epoch = value_of(network, "best_epoch")
+            reached = next((r.value for r in network.records if r.metric == "validation_accuracy" and r.at.get("epoch") == epoch), None)
+            seconds = network.environment.get("training_seconds", total(network, "seconds"))
+            if epoch is None and reached is None and not isinstance(seconds, int | float):
+                continue
+            rows.append(
+                (
+                    Cell(method.label),
+                    Cell(network.seed, value=float(network.seed) if network.seed.isdigit() else None),
+                    EMPTY if epoch is None else Cell(f"{epoch:g}", value=epoch),
+                    EMPTY if reached is None else Cell(percent(reached), value=reached),
+                    Cell(duration(seconds), value=seconds) if isinstance(seconds, int | float) else EMPTY,
+                )
+            )
+    return Table("Trainings", columns, tuple(rows))
+
+
+def chips_cell(noise: Noise, method: Method, at: float) -> Cell:
+    """Mean ± standard deviation over all chips of all networks; beneath it the worst chip."""
+    values = noise.values(method, at)
+    if not values:
+        return EMPTY
+    s = summary(values)
+    text = percent(s.mean) if s.std is None else f"{percent(s.mean)} ± {percent(s.std)}"
+    return Cell(text, f"min {percent(s.minimum)}", s.mean)
+
+
+def yield_cell(noise: Noise, method: Method, at: float, required: float) -> Cell:
+    """The fraction of chips at or above `required`, beneath it the Clopper-Pearson interval."""
+    values = noise.values(method, at)
+    if not values:
+        return EMPTY
+    good = yield_at(values, required)
+    low, high = clopper_pearson(passing(values, required), len(values))
+    return Cell(percent(good), f"{percent(low)} to {percent(high)}", good)
+
+
+def clean_cell(method: Method) -> Cell:
+    """Accuracy without noise: the mean over networks, beneath it the lowest and the highest of them."""
+    values, _ = clean(method)
+    if not values:
+        return EMPTY
+    return Cell(percent(mean(values)), _range(values), mean(values))
+
+
+def family_name(family: Family) -> str:
+    return family.name.replace("-", " ")
+
+
+def notes(methods: Sequence[Method]) -> list[str]:
+    """Return what must be known to read the summary table: units, counts, samples."""
+    lines = []
+    if any(noise.family.setting == "zeta" for noise in noises(methods)):
+        lines.append(_ZETA)
+    samples = sorted({n for m in methods for n in clean(m)[1]})
+    if samples:
+        behind = counts(samples, "test sample")
+        lines.append(f"Clean: the network as trained, on {behind}; mean over networks, beneath it lowest and highest.")
+    for noise in noises(methods)[:1]:
+        lines.append(
+            f"{family_name(noise.family).capitalize()}: mean ± one standard deviation over all chips of all networks, beneath it "
+            f"the worst chip; {counts(noise.chip_counts, 'chip')} per network, {counts(noise.samples, 'test sample')} per chip. "
+            "The worst chip depends on how many were simulated."
+        )
+    searched = attacks(methods)
+    if searched:
+        often = counts([n for attack in searched for n in attack.searches], "search", "searches")
+        behind = counts([n for attack in searched for n in attack.samples], "test sample")
+        lines.append(
+            f"Attack ({'; '.join(attack.title for attack in searched)}): the lowest accuracy of {often} per network and level "
+            f"on {behind}, mean over networks. A search can only overestimate the accuracy that the worst weights leave."
+        )
+    return lines
+
+
+def comparisons(methods: Sequence[Method]) -> str:
+    """Return which method the others are tested against, in words."""
+    names = [m.label for m in methods if baseline_of(m, methods) is None]
+    return listing(names)
+
+
+def _attack_cell(attack: Attack, method: Method, at: float, lowest: bool = False) -> Cell:
+    """The lowest accuracy found; beneath it random points of the same set: their mean, and with `lowest` the worst of them."""
+    values, beside = attack.worst.get((method.index, at), ()), attack.random.get((method.index, at), ())
+    random = f"random point {percent(mean(beside))}" if beside else ""
+    if beside and lowest:
+        random += f", lowest {percent(min(attack.random_lowest[method.index, at]))}"
+    return Cell(percent(mean(values)), random, mean(values)) if values else Cell("–", random)
+
+
+def _tolerated_cell(values: Sequence[float]) -> Cell:
+    if not values:
+        return EMPTY
+    detail = f"{min(values):.3f} to {max(values):.3f}" if len(values) > 1 else ""
+    return Cell(f"ζ = {mean(values):.3f}", detail, mean(values))
+
+
+def _range(values: Sequence[float]) -> str:
+    return f"{percent(min(values))} to {percent(max(values))}" if len(values) > 1 else ""
+
+
+def _points(std: float | None) -> Cell:
+    return EMPTY if std is None else Cell(percent(std, 2), value=std)
+
+
+def _test_cell(p: float | None, baseline: Method | None) -> Cell:
+    return Cell("baseline") if baseline is None else Cell(p_value(p), value=p)

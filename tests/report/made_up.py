@@ -1,0 +1,69 @@
+"""Made-up records of every kind: the report is a function of records, so any records will do to test it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from noiseproof.records import Record
+
+LEVELS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7)
+# clean accuracy and how fast it falls: mean at ζ is clean − fall·ζ², standard deviation spread·ζ
+METHODS = {
+    "standard": (0.913, 1.10, 0.110),
+    "dropout": (0.924, 0.78, 0.100),
+    "forward-noise": (0.920, 0.12, 0.030),
+    "weight-adversary": (0.921, 0.26, 0.060),
+    "forward noise + β": (0.9188, 0.08, 0.018),
+}
+
+
+def chip_records(run: str, accuracies: Mapping[float, list[float]], *, name="mismatch", setting="zeta", n=1000, **settings) -> list[Record]:
+    """One record per chip and level."""
+    return [
+        Record(run, "accuracy", value, n, perturbation={"name": name, setting: level, **settings}, chip=chip, seed=0)
+        for level, values in accuracies.items()
+        for chip, value in enumerate(values)
+    ]
+
+
+def everything(run: str, kind: str, seed: int, chips: int = 100) -> list[Record]:
+    """All kinds of records that a report can show, for one network."""
+    rng = np.random.default_rng([seed, len(kind)])
+    clean, fall, spread = METHODS[kind]
+    clean += 0.002 * rng.standard_normal()
+    falls = {z: clean - fall * z**2 * (1 + 0.1 * rng.standard_normal()) for z in LEVELS}
+    draw = {z: np.clip(falls[z] - spread * z * (rng.gamma(2, 0.7, chips) - 1.4), 0.1, 1).round(3).tolist() for z in LEVELS}
+    records = chip_records(run, draw, parameters="all")
+    records += [Record(run, "accuracy", clean, 10_000), Record(run, "cross_entropy", 0.25, 10_000)]
+    for objective in ("kl", "ce"):
+        for z in (0.025, 0.05, 0.1):
+            attack = {"name": "weight-attack", "zeta": z, "norm": "linf", "objective": objective, "steps": 10, "parameters": "all"}
+            for restart in range(3):
+                left = max(0.1, clean - fall * 8 * z + 0.01 * rng.random())
+                records.append(Record(run, "accuracy", left, 10_000, perturbation=attack, at={"restart": restart}, seed=0))
+    for z in (0.025, 0.05, 0.1):
+        point = {"name": "random-point", "zeta": z, "norm": "linf", "parameters": "all"}
+        records += [Record(run, "accuracy", clean - fall * z**2, 10_000, perturbation=point, at={"restart": k}, seed=0) for k in range(3)]
+    direction = {"name": "direction", "zeta": 0.2, "parameters": "all"}
+    for d in range(5):
+        steep = fall * (0.8 + 0.4 * rng.random())
+        for alpha in np.linspace(-2, 2, 21):
+            at = {"alpha": round(float(alpha), 3), "direction": d}
+            records.append(Record(run, "cross_entropy", 0.25 + steep * alpha**2 / 4, 10_000, perturbation=direction, at=at, seed=0))
+    tracked = {"name": "weight-attack", "zeta": 0.1, "norm": "linf", "objective": "kl", "steps": 10, "parameters": "all"}
+    for epoch in range(1, 9):
+        at = {"epoch": epoch}
+        rise = 1 - np.exp(-epoch / 2)
+        records += [
+            Record(run, "train_loss", 0.2 + 1.2 / epoch, 54_000, "train", at=at),
+            Record(run, "validation_accuracy", clean * rise, 6_000, "validation", at=at),
+            Record(run, "validation_loss", 0.25 + 0.8 / epoch, 6_000, "validation", at=at),
+            Record(run, "seconds", 31.0, 54_000, "train", at=at),
+            Record(run, "accuracy", max(0.1, (clean - fall * 0.8) * rise), 6_000, "validation", perturbation=tracked, at=at),
+        ]
+    at = {"required_accuracy": 0.85, "yield": 0.95}
+    noise = {"name": "mismatch", "parameters": "all"}
+    records.append(Record(run, "tolerated_zeta", 0.06 / fall, 1000, perturbation=noise, at=at))
+    return [*records, Record(run, "best_epoch", 8, 6_000, "validation")]
