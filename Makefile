@@ -27,4 +27,6 @@ bench: .venv/installed
 
 .venv/tests: .venv/installed
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	# without what they ask for: torchvision, and other versions of torch; what they do need is in the extra `test`
+	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt spikingjelly norse sinabs
 	touch $@

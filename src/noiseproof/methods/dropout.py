@@ -10,6 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from noiseproof.errors import NoiseproofError, require_number
 from noiseproof.methods._base import Batch, Context, Method
+from noiseproof.networks.adapt import Adapted
 from noiseproof.parameters import Params, call
 
 _functional = nn.functional
@@ -32,7 +33,7 @@ class Dropout(Method):
     Source: Srivastava et al. 2014; p = 0.3 as the baseline of Büchel et al., arXiv:2106.05009, whose public code draws one
     mask for the whole batch and leaves out the scaling.
 
-    Raises `NoiseproofError` when p is outside [0, 1), or the network calls no activation function.
+    Raises `NoiseproofError` when p is outside [0, 1), or the network calls no activation function or is an adapted spiking one.
     """
 
     # probability that a hidden unit is silent
@@ -43,6 +44,12 @@ class Dropout(Method):
 
     def loss(self, network: nn.Module, params: Params, batch: Batch, context: Context) -> Tensor:
         x, y = batch
+        if isinstance(network, Adapted) and network.spiking:
+            # what looks like an activation function in there may be a leak or a clamp of the membrane
+            raise NoiseproofError(
+                "method is 'dropout': the hidden units of an adapted spiking network are its neurons, inside which it cannot drop; put "
+                "dropout layers into the network and use method standard, or choose another method"
+            )
         with _HiddenDropout(self.p, context.generator) as dropout:
             logits = call(network, params, x)
         if not dropout.layers:
