@@ -121,10 +121,12 @@ class Experiment(Recipe):
     method: Method = field(default_factory=Standard)
     # label in tables and reports; runs that differ only in the seed share it
     name: str = ""
-    # part of the training split that is held out for validation: a share below 1, else a number of samples
+    # part of the training split that is held out for validation (unless one is published): a share below 1, else a number of samples
     validation: float = 0.1
-    # augmentation as published: two more copies, each image rotated by up to 10 degrees and flipped or not
+    # augmentation as published for the data set: copies that are rotated by up to 10 degrees and flipped or not; for CIFAR crop and flip
     augment: bool = False
+    # side of the square that augmentation blanks in every image, for CIFAR; 0: none
+    cutout: int = 0
     # use only so many training samples
     limit_train: int | None = None
     # use only so many test samples
@@ -136,6 +138,7 @@ class Experiment(Recipe):
         require(isinstance(self.network, Architecture), "network", self.network, "give an Architecture, such as noiseproof.networks.CNN()")
         require(isinstance(self.method, Method), "method", self.method, "give a Method, such as noiseproof.methods.Standard()")
         require_number("validation", self.validation, 0, open_low=True)
+        require_number("cutout", self.cutout, 0, whole=True)
         for name in ("limit_train", "limit_test"):
             if getattr(self, name) is not None:
                 require_number(name, getattr(self, name), 1, whole=True)

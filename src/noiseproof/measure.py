@@ -10,6 +10,7 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from noiseproof.parameters import Params, inference_mode
+from noiseproof.randomness import generator, stochastic
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ def measure(network: nn.Module, params: Params, x: Tensor, y: Tensor, block: int
     correct = torch.zeros((), dtype=torch.int64, device=y.device)
     loss = torch.zeros((), dtype=torch.float64, device=y.device)
     buffers = {name: b.clone() for name, b in network.named_buffers()}
-    with inference_mode(network):
+    # every measurement draws the same: chips are compared on the same inputs
+    with inference_mode(network), stochastic(generator("coding", 0)):
         for images, labels in zip(x.split(block), y.split(block), strict=True):
             logits = functional_call(network, (params, buffers), (images,))
             correct += (logits.argmax(-1) == labels).sum()

@@ -20,7 +20,7 @@ from noiseproof.files import locked
 from noiseproof.methods import Context
 from noiseproof.parameters import parameters_of, select
 from noiseproof.progress import Progress, duration
-from noiseproof.randomness import generator
+from noiseproof.randomness import generator, stochastic
 from noiseproof.records import RunFolder
 
 BUILT_IN = Path(__file__).parent / "plans"
@@ -146,7 +146,7 @@ def _rehearse(todo: list[Experiment], measures: Measures, data_dir: str | None, 
     for kind, experiment in zip(kinds, todo, strict=True):
         if kind in seconds:
             continue
-        source = repr((experiment.data, experiment.augment, experiment.limit_train, experiment.validation))
+        source = repr((experiment.data, experiment.augment, experiment.cutout, experiment.limit_train, experiment.validation))
         if source not in loaded:
             loaded[source] = training.load_data(experiment, data_dir)
         data = loaded[source]
@@ -168,7 +168,8 @@ def _seconds(experiment: Experiment, data: Splits, device: str) -> float:
 
     def step() -> float:
         begun = time.perf_counter()
-        experiment.method.step(network, batch, context, lambda loss: loss.backward())
+        with stochastic(generator("coding", 0)):
+            experiment.method.step(network, batch, context, lambda loss: loss.backward())
         if device.startswith("cuda"):
             torch.cuda.synchronize()
         return time.perf_counter() - begun

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
@@ -44,6 +47,24 @@ def draw_normal(like: Tensor, stream: torch.Generator) -> Tensor:
     """
     xi = torch.randn(like.shape, generator=stream, device=stream.device)
     return torch.empty_like(like).copy_(xi)
+
+
+_current: ContextVar[torch.Generator | None] = ContextVar("generator of stochastic networks", default=None)
+
+
+@contextlib.contextmanager
+def stochastic(stream: torch.Generator) -> Iterator[None]:
+    """Let networks that draw random numbers when they are called (Poisson coding) draw them from `stream` while this is open."""
+    token = _current.set(stream)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def current_generator() -> torch.Generator | None:
+    """Return the generator of the `stochastic` that is open, None where there is none."""
+    return _current.get()
 
 
 def _scatter(x: int) -> int:

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from noiseproof.networks import adapt
 from noiseproof.networks.adapt import check_fits
 from noiseproof.parameters import Params, parameters_of
 from noiseproof.progress import Progress, duration
-from noiseproof.randomness import generator
+from noiseproof.randomness import generator, stochastic
 from noiseproof.records import Record, RunFolder
 
 TRACKED_SAMPLES = 1000  # validation samples of the attack that is tracked during training
@@ -139,6 +139,7 @@ def load_data(experiment: Experiment, data_dir: str | None = None) -> Splits:
         seed=experiment.seed,
         validation=experiment.validation,
         augment=experiment.augment,
+        cutout=experiment.cutout if experiment.augment else 0,  # without augment: refused by `rehearse`, harmless where nothing is trained
         limit_train=experiment.limit_train,
         limit_test=experiment.limit_test,
     )
@@ -165,13 +166,15 @@ def rehearse(network: nn.Module, data: Splits, method: Method, recipe: Recipe) -
 
     Raises `NoiseproofError` when the network does not fit the data, or the method does not fit the network.
     """
+    if isinstance(recipe, Experiment) and not recipe.augment:
+        require(not recipe.cutout, "cutout", recipe.cutout, "it is a part of the augmentation; set augment too, or leave it out")
     check_fits(network, data.train.x, data.task.classes)
     last = len(data.train) % recipe.batch_size or min(recipe.batch_size, len(data.train))
     twin = copy.deepcopy(network).cpu().train()
     context = Context(generator("rehearsal", 0), state=method.start(twin))
     batch = (data.train.x[: min(last, 2)], data.train.y[: min(last, 2)])
     try:
-        with _seeded(0, 0, torch.device("cpu")):
+        with _seeded(0, 0, torch.device("cpu")), stochastic(generator("coding", 0)):
             method.loss(twin, dict(twin.named_parameters()), batch, context)
     except NoiseproofError:
         raise
@@ -210,7 +213,7 @@ def _fit(network: nn.Module, data: Splits, method: Method, recipe: Recipe, devic
             bar.say(f"goes on after epoch {training.epoch}")
         for epoch in range(training.epoch, recipe.epochs):
             begun = time.monotonic()
-            loss = _epoch(network, train_split, method, recipe, optimizer, epoch, training.method_state, bar)
+            loss = _epoch(network, train_split, data.augment_batch, method, recipe, optimizer, epoch, training.method_state, bar)
             scores = _validate(network, validation, recipe, epoch)
             training.seconds += time.monotonic() - begun
             training.epoch = epoch + 1
@@ -230,6 +233,7 @@ def _fit(network: nn.Module, data: Splits, method: Method, recipe: Recipe, devic
 def _epoch(
     network: nn.Module,
     split: Split,
+    augment_batch: Callable[[Tensor, torch.Generator], Tensor] | None,
     method: Method,
     recipe: Recipe,
     optimizer: torch.optim.Optimizer,
@@ -242,6 +246,7 @@ def _epoch(
         group["lr"] = recipe.learning_rate_at(epoch)
     device = split.x.device
     draw = generator("method", recipe.seed, epoch, device=device)
+    draw_batch = generator("augment batch", recipe.seed, epoch, device=device)
     order = torch.randperm(len(split), generator=generator("order", recipe.seed, epoch)).to(device)
     total, updates = torch.zeros((), device=device), 0
     network.train()
@@ -262,10 +267,12 @@ def _epoch(
         total.add_(loss.detach())
         updates += 1
 
-    with _seeded(recipe.seed, epoch, device), _precision(recipe, device):
+    coding = stochastic(generator("coding", recipe.seed, epoch))
+    with _seeded(recipe.seed, epoch, device), _precision(recipe, device), coding:
         for step, index in enumerate(order.split(recipe.batch_size)):
             context = Context(draw, first + step, epoch, recipe.epochs, state)
-            method.step(network, (split.x[index], split.y[index]), context, update)
+            x = split.x[index] if augment_batch is None else augment_batch(split.x[index], draw_batch)
+            method.step(network, (x, split.y[index]), context, update)
             bar.advance()
     return float(total) / max(1, updates)
 
@@ -277,7 +284,8 @@ def _validate(network: nn.Module, split: Split, recipe: Recipe, epoch: int) -> d
     if recipe.track_attack:
         x, y = split.x[:TRACKED_SAMPLES], split.y[:TRACKED_SAMPLES]
         for objective, attack in _tracked(recipe.track_attack).items():
-            worst = attack(network, params, [(x, y)], generator("tracked attack", recipe.seed, epoch))
+            with stochastic(generator("coding", 0)):
+                worst = attack(network, params, [(x, y)], generator("tracked attack", recipe.seed, epoch))
             scores[f"attacked, {objective}"] = measure(network, worst.params, x, y).accuracy
         chance = _tracked(recipe.track_attack)["kl"].random_point(network, params, generator("tracked point", recipe.seed, epoch))
         scores["random point"] = measure(network, chance, x, y).accuracy
@@ -341,7 +349,11 @@ def _describe(network: nn.Module, data: Splits, method: Method, recipe: Recipe) 
     outside = {"name": type(getattr(network, "module", network)).__name__, "parameters": sum(p.numel() for p in network.parameters())}
     content = checkpoint.digest([data.train.x, data.train.y, data.validation.x, data.validation.y])
     described = config.to_dict(recipe) | {"data": data.task.name, "samples": len(data.train), "data_sha256": content}
-    return described | {"network": outside | {"shapes": config.identity_of(shapes)}, "method": config.part_to_dict("method", method)}
+    if data.augment_batch is not None:  # a function's repr has its address, which is another one when it is resumed
+        described["augment_batch"] = getattr(data.augment_batch, "__qualname__", None) or repr(data.augment_batch)
+    takes_time = getattr(network, "describe", dict)()  # of an adapted spiking network: another number of steps is another experiment
+    network_said = outside | takes_time | {"shapes": config.identity_of(shapes)}
+    return described | {"network": network_said, "method": config.part_to_dict("method", method)}
 
 
 @contextlib.contextmanager

@@ -5,10 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import shutil
-import threading
-from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +39,7 @@ def write(folder: Path, contents: dict[str, bytes], *, packed: bool = True) -> P
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine without any data: no variable, no Debian package, an empty cache, no network."""
     monkeypatch.delenv("NOISEPROOF_DATA", raising=False)
+    monkeypatch.delenv("NOISEPROOF_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(_files, "DEBIAN", tmp_path / "debian")
@@ -142,24 +139,6 @@ def test_fetch_without_network(alone: Path):
     assert f"{NOWHERE}: no connection" in message
     assert "\n" not in message
     assert not list((alone / "new").rglob("*ubyte*"))
-
-
-class Quiet(SimpleHTTPRequestHandler):
-    """A file server that writes no log."""
-
-    def log_message(self, format: str, *arguments: object) -> None:
-        """Say nothing."""
-
-
-@pytest.fixture
-def server(alone: Path) -> Iterator[tuple[Path, str]]:
-    (alone / "served").mkdir()
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(alone / "served"))) as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        yield alone / "served", f"http://127.0.0.1:{running.server_port}/"
-        running.shutdown()
-        thread.join()
 
 
 def test_fetch_then_load(

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from noiseproof import data
+from noiseproof.data._build import build
+from noiseproof.data._splits import hold_out_groups
 from noiseproof.errors import NoiseproofError
 
 LARGE = 2**20
@@ -81,7 +83,7 @@ def test_limits_below_one(field: str, value: int):
 
 
 @pytest.mark.parametrize(
-    ("shape", "channel", "other"), [((3, 5, 6), 1, (0, 2, 3)), ((7, 3), 2, (0, 1)), ((4,), None, (0, 1)), ((2, 3, 4, 5), 1, (0, 2, 3, 4))]
+    ("shape", "channel", "other"), [((3, 5, 6), 1, (0, 2, 3)), ((7, 3), 2, (0, 1)), ((4,), None, (0, 1)), ((6, 2, 4, 5), 2, (0, 1, 3, 4))]
 )
 def test_mean_and_std_are_of_the_training_split(shape: tuple[int, ...], channel: int | None, other: tuple[int, ...]):
     x = torch.randn(60, *shape, generator=torch.Generator().manual_seed(0)) * 3 + 1
@@ -108,3 +110,57 @@ def test_unknown_name_has_the_nearest():
 def test_seed_must_be_whole(seed: int):
     with pytest.raises(NoiseproofError, match=r"^seed is"):
         data.load("digits", seed=seed)
+
+
+GROUPS = torch.repeat_interleave(torch.arange(12) * 7 + 100, torch.tensor([50, 40, 60, 55, 45, 50, 20, 80, 50, 50, 30, 70]))
+
+
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.3, 60, 300, 0.9])
+def test_groups_stay_together(share: float):
+    wanted = share * len(GROUPS) if share < 1 else share
+    for seed in range(8):
+        held_out, rest = hold_out_groups(GROUPS, share, seed, "validation")
+        assert sorted([*held_out.tolist(), *rest.tolist()]) == list(range(len(GROUPS)))
+        assert set(GROUPS[held_out].tolist()).isdisjoint(GROUPS[rest].tolist())
+        assert len(rest) > 0 < len(held_out)
+        assert abs(len(held_out) - wanted) <= 40  # half of the largest group
+
+
+def test_groups_depend_on_the_seed_alone():
+    torch.manual_seed(1)
+    first = hold_out_groups(GROUPS, 0.2, 5, "validation")
+    torch.manual_seed(2)
+    assert all(torch.equal(a, b) for a, b in zip(first, hold_out_groups(GROUPS, 0.2, 5, "validation"), strict=True))
+    assert not torch.equal(first[0], hold_out_groups(GROUPS, 0.2, 6, "validation")[0])
+    assert not torch.equal(first[1], first[1].sort().values)  # in random order
+
+
+def test_one_group_is_smaller_than_all_others_or_the_only_one():
+    held_out, _ = hold_out_groups(torch.tensor([1] * 50 + [2] * 30 + [3] * 60), 0.01, 0, "validation")
+    assert len(held_out) == 30  # every group is far more than wanted: the smallest
+    with pytest.raises(NoiseproofError, match=r"validation is 0\.1: all samples are of one group"):
+        hold_out_groups(torch.ones(50), 0.1, 0, "validation")
+    with pytest.raises(NoiseproofError, match="validation is 0.001: it takes 0 of 50 samples"):
+        hold_out_groups(torch.arange(50), 0.001, 0, "validation")
+
+
+def test_groups_are_not_divided_by_a_limit():
+    x = torch.stack([torch.arange(600.0), GROUPS.float()], dim=1)
+    options = {"classes": 2, "bounds": (0.0, 1.0), "seed": 0, "validation": 0.2, "groups": GROUPS}
+    splits = build("some", (x, GROUPS % 2), (x, GROUPS % 2), limit_train=90, **options)  # pyright: ignore[reportArgumentType]
+    assert len(splits.train) == 90
+    assert set(splits.validation.x[:, 1].tolist()).isdisjoint(splits.train.x[:, 1].tolist())
+
+
+def test_a_published_validation_split_is_used():
+    x, y = torch.rand(40, 3), torch.arange(40) % 2
+    other = (torch.rand(15, 3) + 2, torch.arange(15) % 2)
+    options = {"classes": 2, "bounds": (0.0, 3.0), "validation": 0.5, "published": other}
+    splits = build("some", (x, y), (x, y), seed=0, **options)  # pyright: ignore[reportArgumentType]
+    assert (len(splits.train), len(splits.validation)) == (40, 15)
+    assert sorted(splits.validation.x[:, 0].tolist()) == sorted(other[0][:, 0].tolist())
+    assert not torch.equal(splits.validation.x, other[0])  # mixed
+    with pytest.raises(NoiseproofError, match=r"validation x has 15 samples but validation y has 14 labels"):
+        build("some", (x, y), (x, y), seed=0, **{**options, "published": (other[0], other[1][:14])})  # pyright: ignore[reportArgumentType]
+    with pytest.raises(NoiseproofError, match=r"shape of validation samples is \(2,\)"):
+        build("some", (x, y), (x, y), seed=0, **{**options, "published": (other[0][:, :2], other[1])})  # pyright: ignore[reportArgumentType]

@@ -7,8 +7,22 @@ know. Nothing here normalises: networks do that inside, with `task.mean` and `ta
 from __future__ import annotations
 
 from noiseproof.data._data_set import Arrays, DataSet
+from noiseproof.data._events import event_frames
 from noiseproof.data._named import available, fetch, load, where
 from noiseproof.data._outside import from_dataset, from_tensors
 from noiseproof.data._splits import Split, Splits, Task
 
-__all__ = ["Arrays", "DataSet", "Split", "Splits", "Task", "available", "fetch", "from_dataset", "from_tensors", "load", "where"]
+__all__ = [
+    "Arrays",
+    "DataSet",
+    "Split",
+    "Splits",
+    "Task",
+    "available",
+    "event_frames",
+    "fetch",
+    "from_dataset",
+    "from_tensors",
+    "load",
+    "where",
+]

@@ -1,19 +1,76 @@
-"""Augmentation as published for paper A: two more copies of the training split, every image rotated and perhaps flipped."""
+"""Augmentation as published: rotated copies (paper A's Fashion-MNIST) or a crop and flip of every batch (CIFAR in all papers)."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from noiseproof.data._splits import Split, Task
-from noiseproof.errors import require
+from noiseproof.errors import require, require_number
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+Augmentation = Literal["none", "rotated copies", "crop and flip"]
 COPIES = 2  # beside the images as they are
 DEGREES = 10.0
+
+
+def check_augmentation(name: str, kind: Augmentation, augment: bool, cutout: int) -> None:
+    """Raise `NoiseproofError` for an augmentation that data set `name` has not; opens no file."""
+    require_number("cutout", cutout, 0, whole=True)
+    require(not augment or kind != "none", "augment", augment, f"no augmentation is published for {name}; leave it out")
+    require(not cutout or augment, "cutout", cutout, "it is a part of the augmentation; set augment too, or leave it out")
+    with_cutout = kind == "crop and flip"
+    require(
+        not cutout or with_cutout, "cutout", cutout, f"{name} is augmented by {kind}; cutout is for crop and flip (CIFAR), leave it out"
+    )
+
+
+def check_images(task: Task) -> None:
+    """Raise `NoiseproofError` unless the samples are images [C, H, W]."""
+    require(len(task.shape) == 3, "augment", True, f"only images [C, H, W] can be augmented, {task.name} has {task.shape}; leave it out")
+
+
+@dataclass(frozen=True)
+class CropAndFlip:
+    """A random crop of each image after a margin of zeros, a flip left to right with probability 1/2, perhaps cutout.
+
+    He et al., arXiv:1512.03385, section 4.2, for CIFAR: 4 pixels on each side. Zeros are in the data's own units: black.
+    Cutout (DeVries and Taylor, arXiv:1708.04552): one square of side `cutout`, centred anywhere in the image, so that a part
+    of it may lie outside, becomes `blank`, the mean of each channel, as zero is after normalisation.
+    """
+
+    margin: int = 4
+    cutout: int = 0
+    blank: tuple[float, ...] = (0.0,)
+
+    def __call__(self, x: Tensor, source: torch.Generator) -> Tensor:
+        """Return an altered copy of x [B, C, H, W]; every image has its own draw from `source`."""
+        import torch
+        from torch.nn.functional import pad
+
+        total, channels, height, width = x.shape
+        image, channel, row, column = (torch.arange(n, device=x.device) for n in x.shape)
+
+        def draw(below: int) -> Tensor:
+            return torch.randint(below, (total, 1), generator=source, device=source.device).to(x.device)
+
+        flip, top, left = draw(2).bool(), draw(2 * self.margin + 1), draw(2 * self.margin + 1)
+        from_row = row + top
+        from_column = torch.where(flip, width - 1 - column, column) + left
+        padded = pad(x, (self.margin,) * 4)
+        # one gather for the whole batch: no loop over images
+        x = padded[image[:, None, None, None], channel[:, None, None], from_row[:, None, :, None], from_column[:, None, None, :]]
+        if self.cutout:
+            first_row, first_column = draw(height) - self.cutout // 2, draw(width) - self.cutout // 2
+            in_rows = (row >= first_row) & (row < first_row + self.cutout)
+            in_columns = (column >= first_column) & (column < first_column + self.cutout)
+            blank = torch.tensor(self.blank, dtype=x.dtype, device=x.device).expand(channels)[:, None, None]
+            x = torch.where(in_rows[:, None, :, None] & in_columns[:, None, None, :], blank, x)
+        return x
 
 
 def augmented(split: Split, task: Task, source: torch.Generator) -> Split:
@@ -28,7 +85,7 @@ def augmented(split: Split, task: Task, source: torch.Generator) -> Split:
     """
     import torch
 
-    require(len(task.shape) == 3, "augment", True, f"only images [C, H, W] can be augmented, {task.name} has {task.shape}; leave it out")
+    check_images(task)
     n, piece = len(split), 4096
     x = split.x.new_empty(((1 + COPIES) * n, *task.shape))
     x[:n] = split.x

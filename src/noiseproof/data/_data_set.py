@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from noiseproof.data._augment import Augmentation
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -18,6 +20,10 @@ class Arrays(NamedTuple):
     train_y: np.ndarray
     test_x: np.ndarray
     test_y: np.ndarray
+    train_groups: np.ndarray | None = None  # [N] whole numbers, e.g. patients: the validation split takes whole groups
+    validation: tuple[np.ndarray, np.ndarray] | None = None  # (x, y) of a published validation split; nothing is held out then
+    classes: int | None = None  # where the files decide how many there are
+    variant: str = ""  # where the files may be one of several sets: which; it becomes part of the task's name
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,7 @@ class DataSet(ABC):
     bounds: tuple[float, float]  # valid input range
     licence: str
     citation: str
+    augmentation: Augmentation = "none"  # what `augment` does: as published for this data set
 
     @abstractmethod
     def load(self, folder: Path | None) -> Arrays:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from noiseproof.data._idx import read_content
@@ -14,21 +16,27 @@ from noiseproof.files import locked, write_atomically
 
 DEBIAN = Path("/usr/share/datasets")  # where Debian's dataset-* packages install
 VARIABLE = "NOISEPROOF_DATA"
+CACHE_VARIABLE = "NOISEPROOF_CACHE"
 
 
 def cache() -> Path:
-    """Return the user's cache folder, by the operating system's convention."""
+    """Return the user's cache folder: $NOISEPROOF_CACHE, else by the operating system's convention."""
     import pooch
 
+    if os.environ.get(CACHE_VARIABLE):
+        return Path(os.environ[CACHE_VARIABLE]).expanduser()
     return Path(pooch.os_cache("noiseproof"))
 
 
-def places(name: str, folder: Path | None) -> list[Path]:
-    """Return the folders searched for data set `name`, in order: `folder`, $NOISEPROOF_DATA, Debian's, the cache."""
+def places(name: str, folder: Path | None, *also: str) -> list[Path]:
+    """Return the folders searched for data set `name`, in order: `folder`, $NOISEPROOF_DATA, Debian's, the cache.
+
+    In the first two `name` and other names that its folder may have (`also`) are sub-folders.
+    """
     roots = [folder] if folder is not None else []
     if os.environ.get(VARIABLE):
         roots.append(Path(os.environ[VARIABLE]).expanduser())
-    below = [place for root in roots for place in (root, root / name)]
+    below = [place for root in roots for place in (root, *(root / sub_folder for sub_folder in (name, *also)))]
     return [*below, DEBIAN / name, cache() / name]
 
 
@@ -43,9 +51,8 @@ def locate(name: str, files: Iterable[str], folder: Path | None) -> Path | None:
     Raises `NoiseproofError` when `folder` was given and does not exist, or has some of the files but not all.
     """
     files = list(files)
+    check_folder(name, folder)
     if folder is not None:
-        if not folder.is_dir():
-            raise NoiseproofError(f"data folder is '{folder}': there is no such folder; name one that has the files of {name}, or none")
         for place in (folder, folder / name):
             missing = [file for file in files if in_folder(place, file) is None]
             if 0 < len(missing) < len(files):
@@ -54,11 +61,23 @@ def locate(name: str, files: Iterable[str], folder: Path | None) -> Path | None:
     return next((place for place in places(name, folder) if all(in_folder(place, file) for file in files)), None)
 
 
-def not_found(name: str, folder: Path | None) -> NoiseproofError:
+def check_folder(name: str, folder: Path | None) -> None:
+    """Raise `NoiseproofError` when a folder was given and does not exist."""
+    if folder is not None and not folder.is_dir():
+        raise NoiseproofError(f"data folder is '{folder}': there is no such folder; name one that has the files of {name}, or none")
+
+
+def not_found(name: str, searched: Iterable[Path], remedy: str) -> NoiseproofError:
     """Return the error for data that are nowhere: all places searched and the ways to get them."""
-    searched = ", ".join(str(place) for place in places(name, folder))
-    remedy = f"run noiseproof data fetch {name}, or apt-get install dataset-{name}, or set {VARIABLE}"
-    return NoiseproofError(f"data is '{name}': its files are in none of {searched}; {remedy}")
+    there = ", ".join(str(place) for place in searched)
+    return NoiseproofError(f"data is '{name}': its files are in none of {there}; {remedy}, or set {VARIABLE}")
+
+
+def cannot_fetch(name: str, address: str) -> NoiseproofError:
+    """Return the error for data that only the user can get."""
+    return NoiseproofError(
+        f"data is '{name}': noiseproof cannot fetch it; get it from {address} and give its folder with --data-dir or {VARIABLE}"
+    )
 
 
 def verify(content: bytes, sha256: str, source: object) -> bytes:
@@ -113,6 +132,39 @@ def _is_right(target: Path, file: str, sha256: str) -> bool:
         path.unlink()  # damaged; a plain file would otherwise hide the fetched one
         return False
     return True
+
+
+def download_archive(name: str, url: str, file: str, folder: Path | None, check: Callable[[Path], object]) -> Path:
+    """Put the archive `file` from `url` into `folder`/`name`, or into the cache, and return that folder.
+
+    One that is there is kept if it is right: if `check` raises no `NoiseproofError`.
+    """
+    target = (folder if folder is not None else cache()) / name
+    with locked(target):
+        path = target / file
+        if path.is_file():
+            with contextlib.suppress(NoiseproofError):
+                check(path)
+                return target
+        with tempfile.TemporaryDirectory(prefix="noiseproof-") as temporary:
+            try:
+                fetched = _retrieve(url, file, temporary)
+                check(fetched)
+            except NoiseproofError as error:
+                reason = str(error).replace(temporary + os.sep, "")
+                remedy = "go online, or give a folder that has the files"
+                raise NoiseproofError(f"cannot fetch {file} into {target}: {url}: {reason}; {remedy}") from None
+            with open(fetched, "rb") as source:
+                write_atomically(path, lambda stream: shutil.copyfileobj(source, stream))
+    return target
+
+
+def check_md5(path: Path, md5: str) -> None:
+    """Raise `NoiseproofError` unless the file's md5 is `md5`, the one that its authors publish."""
+    with open(path, "rb") as file:
+        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if found != md5:
+        raise NoiseproofError(f"{path} has a wrong checksum: its md5 is {found} instead of {md5}")
 
 
 def _retrieve(url: str, file: str, folder: str) -> Path:

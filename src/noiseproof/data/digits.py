@@ -28,11 +28,12 @@ class Digits(DataSet):
     def load(self, folder: Path | None = None) -> Arrays:
         """Read the bundled file; `folder` has no meaning here."""
         self.fetch()  # the error for a missing scikit-learn
+        import numpy as np
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
 
-        counts, y = load_digits(return_X_y=True)
-        x = enlarged(counts.reshape(-1, 8, 8))
+        counts, labels = load_digits(return_X_y=True)
+        x, y = enlarged(np.asarray(counts).reshape(-1, 8, 8)), np.asarray(labels)
         train, test = train_test_split(range(len(y)), test_size=self.test, stratify=y, random_state=0)
         return Arrays(x[train], y[train], x[test], y[test])
 
@@ -69,5 +70,6 @@ data_set = Digits(
     shape=(1, 28, 28),
     bounds=(0.0, 1.0),
     licence="CC BY 4.0",
+    augmentation="rotated copies",
     citation="Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998, doi:10.24432/C50P49",
 )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from noiseproof.data import _files
 from noiseproof.data._data_set import Arrays, DataSet
 from noiseproof.data._idx import parse_idx, read_content
+from noiseproof.errors import NoiseproofError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,7 +40,7 @@ class FashionMNIST(DataSet):
         """
         place = self.where(folder)
         if place is None:
-            raise _files.not_found(NAME, folder)
+            raise not_found(folder)
         train_x, train_y, test_x, test_y = (read(place, file) for file in CHECKSUMS)
         return Arrays(train_x[:, None], train_y, test_x[:, None], test_y)
 
@@ -52,11 +53,17 @@ class FashionMNIST(DataSet):
         return _files.download(NAME, CHECKSUMS, MIRRORS, folder)
 
 
+def not_found(folder: Path | None) -> NoiseproofError:
+    """Return the error for files that are nowhere."""
+    remedy = f"run noiseproof data fetch {NAME}, or apt-get install dataset-{NAME}"
+    return _files.not_found(NAME, _files.places(NAME, folder), remedy)
+
+
 def read(place: Path, file: str) -> np.ndarray:
     """Return the array of one file of `CHECKSUMS`, plain or gzipped, verified."""
     path = _files.in_folder(place, file)
     if path is None:  # it vanished since it was located
-        raise _files.not_found(NAME, place)
+        raise not_found(place)
     content = read_content(path)
     array = parse_idx(content, path)  # first: "cut off" says more than "wrong checksum"
     _files.verify(content, CHECKSUMS[file], path)
@@ -71,5 +78,6 @@ data_set = FashionMNIST(
     shape=(1, 28, 28),
     bounds=(0.0, 1.0),
     licence="MIT",
+    augmentation="rotated copies",
     citation="Xiao, Rasul, Vollgraf, Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms, arXiv:1708.07747",
 )
