@@ -20,7 +20,7 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/monte_carlo.py
 	$(BIN)/python benchmarks/start_up.py
 
-.venv/installed: pyproject.toml constraints.txt
+.venv/installed: pyproject.toml constraints.txt hatch_build.py $(wildcard src/noiseproof/neurons/kernels/c/*)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
 	touch $@

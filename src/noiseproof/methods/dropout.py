@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 from noiseproof.errors import NoiseproofError, require_number
 from noiseproof.methods._base import Batch, Context, Method
 from noiseproof.networks.adapt import Adapted
+from noiseproof.neurons.neuron import hidden_units
 from noiseproof.parameters import Params, call
 
 _functional = nn.functional
@@ -21,6 +22,7 @@ _ACTIVATIONS = {
     *(_functional.hardswish, _functional.hardsigmoid, _functional.celu, _functional.rrelu, _functional.glu, _functional.logsigmoid),
     *(_functional.softsign, _functional.threshold, _functional.tanh, _functional.sigmoid),
     *(torch.relu, torch.tanh, torch.sigmoid, Tensor.relu, Tensor.tanh, Tensor.sigmoid),
+    hidden_units,
 }
 
 
@@ -28,7 +30,8 @@ _ACTIVATIONS = {
 class Dropout(Method):
     """Dropout on hidden units: L = CE(f(x; θ), y) with every hidden activation a replaced by a·m/(1 − p), m ~ Bernoulli(1 − p).
 
-    Every sample has its own mask and the scaling is inverted, so that nothing changes at inference. The mask is applied to
+    Every sample has its own mask, the same at all steps of a spiking network, and the scaling is inverted, so that nothing changes at
+    inference. The mask is applied to
     the outputs of the activation functions while the loss is computed; the network itself is not changed.
     Source: Srivastava et al. 2014; p = 0.3 as the baseline of Büchel et al., arXiv:2106.05009, whose public code draws one
     mask for the whole batch and leaves out the scaling.
@@ -68,7 +71,8 @@ class _HiddenDropout(TorchFunctionMode):
         if function not in _ACTIVATIONS:
             return out
         self.layers += 1
-        keep = torch.empty_like(out.detach()).bernoulli_(1 - self.p, generator=self.generator)
+        units = out.detach()[:1] if function is hidden_units else out.detach()  # spikes are [T, B, …]
+        keep = torch.empty_like(units).bernoulli_(1 - self.p, generator=self.generator)
         return out * keep.div_(1 - self.p)
 
 

@@ -2,13 +2,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from noiseproof.data import Task
-from noiseproof.errors import NoiseproofError
+from noiseproof.errors import NoiseproofError, require
+from noiseproof.networks._run import KINDS, Run
+from noiseproof.parameters import Params
 
 
 class Normalise(nn.Module):
@@ -19,8 +24,8 @@ class Normalise(nn.Module):
 
     def __init__(self, task: Task) -> None:
         super().__init__()
-        # images [C, H, W] have one number a channel, sequences [T, F] one a feature, vectors one in all
-        per_channel = (-1, 1, 1) if len(task.shape) == 3 else (-1,)
+        # images [C, H, W] and frames [T, C, H, W] have one number a channel, sequences [T, F] one a feature, vectors one in all
+        per_channel = (-1, 1, 1) if len(task.shape) >= 3 else (-1,)
         self.register_buffer("mean", torch.tensor(task.mean).reshape(per_channel))
         self.register_buffer("std", torch.tensor(task.std).reshape(per_channel))
 
@@ -51,9 +56,41 @@ class Network(nn.Sequential):
         self.shape, self.classes, self.bounds = task.shape, task.classes, task.bounds
 
     def forward(self, input: Tensor) -> Tensor:
-        if tuple(input.shape[1:]) != tuple(self.shape):
-            raise NoiseproofError(f"x is of shape {tuple(input.shape)}: this network takes [batch, {', '.join(map(str, self.shape))}]")
+        self._check(input)
         return super().forward(input)
+
+    def run(
+        self,
+        x: Tensor,
+        *,
+        params: Params | None = None,
+        steps: int | None = None,
+        state: Mapping[str, Any] | None = None,
+        generator: torch.Generator | None = None,
+        surrogate: Any = None,
+        record: Sequence[str] = (),
+    ) -> Run:
+        """Return the logits of a network without spikes, at `params` if they are given.
+
+        Raises `NoiseproofError` for what only a spiking network has: steps, state, a surrogate, traces.
+        """
+        for name, value in (("steps", steps), ("state", state), ("surrogate", surrogate), ("record", record or None)):
+            require(value is None, name, value, "this network has no spiking neurons; leave it out")
+        return Run(self(x) if params is None else functional_call(self, params, (x,)))
+
+    def _check(self, x: Tensor) -> None:
+        if tuple(x.shape[1:]) == tuple(self.shape):
+            return
+        takes = f"this network takes [batch, {', '.join(map(str, self.shape))}]"
+        if x.ndim >= 3 and (len(x), *x.shape[2:]) == tuple(self.shape):
+            takes += ", and this looks like [time, batch, …]: x.transpose(0, 1)"
+        raise NoiseproofError(f"x is of shape {tuple(x.shape)}: {takes}")
+
+
+def check_kinds(record: Sequence[str]) -> None:
+    """Raise `NoiseproofError` unless all kinds of traces exist."""
+    for kind in record:
+        require(kind in KINDS, "record", kind, f"give {', '.join(KINDS)}")
 
 
 @dataclass(frozen=True)
@@ -64,12 +101,16 @@ class Architecture(ABC):
     def layers(self, task: Task) -> OrderedDict[str, nn.Module]:
         """Return the layers after the normalisation, by name."""
 
+    def make(self, task: Task) -> Network:
+        """Return the network with whatever weights."""
+        return Network(task, self.layers(task))
+
     def build(self, task: Task, generator: torch.Generator) -> Network:
         """Return the network with Glorot-normal weights and zero biases drawn from `generator`.
 
         Raises `NoiseproofError` when the task's data does not fit the architecture.
         """
-        network = Network(task, self.layers(task))
+        network = self.make(task)
         for name, parameter in network.named_parameters():
             if parameter.ndim >= 2:
                 nn.init.xavier_normal_(parameter, generator=generator)

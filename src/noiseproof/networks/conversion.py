@@ -1,0 +1,108 @@
+"""A trained plain network becomes a spiking one: weights copied, thresholds set layer by layer from its own currents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from noiseproof.errors import NoiseproofError, require_number
+from noiseproof.measure import measure
+from noiseproof.networks._base import Network
+from noiseproof.networks._spiking import SpikingNetwork
+from noiseproof.neurons.lif import LIF
+from noiseproof.neurons.neuron import Neuron
+from noiseproof.neurons.recurrent import Recurrent
+from noiseproof.parameters import inference_mode, parameters_of
+from noiseproof.randomness import generator, stochastic
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What a conversion reports: the threshold of every layer, and accuracies where labels were given."""
+
+    thresholds: dict[str, float]
+    plain_accuracy: float | None = None
+    spiking_accuracy: float | None = None
+
+
+@torch.no_grad()
+def convert(
+    plain: Network,
+    spiking: SpikingNetwork,
+    batches: Iterable[Tensor | tuple[Tensor, Tensor]],
+    *,
+    percentile: float = 99.7,
+    scale: float = 1.0,
+) -> Converted:
+    """Copy the weights of `plain` into `spiking` (in place) and set its thresholds, layer by layer from the input on.
+
+    The threshold of layer l is `scale` times the largest, over the time steps and batches, of the `percentile` of its input
+    current, while all earlier layers spike at their new thresholds. Leaks become 1. `plain` and `spiking` are one architecture
+    with `neuron="relu"` and with spiking neurons; `batches`: calibration inputs [B, …], or pairs with labels, on which the
+    accuracy of both is then reported. Use training data.
+    Source: Kundu et al., ICCV 2021, section 4 (its scaling factor is `scale`); after Rathi et al., arXiv:2005.01807.
+
+    Raises `NoiseproofError` when the two do not have the same weights, there are no batches, a layer's currents are nowhere
+    positive, or a number is out of its range.
+
+    Example:
+        >>> from noiseproof.data import Task
+        >>> from noiseproof.networks import MLP
+        >>> task = Task("digits", (1, 28, 28), 10, (0.1,), (0.3,), (0.0, 1.0))
+        >>> stream = torch.Generator().manual_seed(0)
+        >>> plain = MLP(hidden=(20,)).build(task, stream)
+        >>> spiking = MLP(hidden=(20,), neuron="lif", steps=8).build(task, stream)
+        >>> list(convert(plain, spiking, [torch.rand(16, 1, 28, 28, generator=stream)]).thresholds)
+        ['lif1']
+    """
+    require_number("percentile", percentile, 0, 100, open_low=True)
+    require_number("scale", scale, 0, open_low=True)
+    batches = list(batches)
+    calibration = [batch if isinstance(batch, Tensor) else batch[0] for batch in batches]
+    if not calibration:
+        raise NoiseproofError("batches is empty: give at least one batch of inputs to set the thresholds by")
+    _copy_weights(plain, spiking)
+    layers = {name: layer for name, layer in spiking.named_modules() if isinstance(layer, Neuron) and not name.endswith(".neuron")}
+    layers |= {name: layer for name, layer in spiking.named_modules() if isinstance(layer, Recurrent)}
+    for layer in spiking.modules():
+        if isinstance(layer, LIF) and "leak" in dict(layer.named_parameters()):
+            layer.leak.fill_(1.0)
+    thresholds: dict[str, float] = {}
+    with inference_mode(spiking), stochastic(generator("coding", 0)):
+        # in the order in which a run reaches them
+        for name in spiking.run(calibration[0][:1], record=("current",)).traces["current"]:
+            largest = max(_percentile(spiking.run(x, record=("current",)).traces["current"][name], percentile) for x in calibration)
+            if largest <= 0:
+                raise NoiseproofError(f"layer {name} has no positive current at the {percentile:g}th percentile: no spike could come of it")
+            layer = layers[name]
+            neuron = layer.neuron if isinstance(layer, Recurrent) else layer
+            dict(neuron.named_parameters())["threshold"].fill_(scale * largest)
+            thresholds[name] = scale * largest
+    labelled = [batch for batch in batches if not isinstance(batch, Tensor)]
+    if not labelled:
+        return Converted(thresholds)
+    x, y = torch.cat([b[0] for b in labelled]), torch.cat([b[1] for b in labelled])
+    return Converted(thresholds, *(measure(network, parameters_of(network), x, y).accuracy for network in (plain, spiking)))
+
+
+def _copy_weights(plain: nn.Module, spiking: nn.Module) -> None:
+    """Copy parameters and buffers of the same name; what only neurons have stays."""
+    source, target = plain.state_dict(), spiking.state_dict()
+    missing = [name for name in source if name not in target or target[name].shape != source[name].shape]
+    if missing:
+        raise NoiseproofError(
+            f"{missing[0]} of the plain network has no counterpart in the spiking one: build both from one architecture, "
+            "with neuron='relu' and with spiking neurons"
+        )
+    for name, value in source.items():
+        target[name].copy_(value)
+
+
+def _percentile(currents: Tensor, percentile: float) -> float:
+    """Return the largest over time of the percentile of currents [T, B, …]. `kthvalue` instead of `quantile`, which is limited in size."""
+    flat = currents.flatten(1)
+    k = max(1, min(flat.shape[1], round(percentile / 100 * flat.shape[1])))
+    return float(torch.stack([step.kthvalue(k).values for step in flat]).max())

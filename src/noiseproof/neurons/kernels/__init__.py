@@ -1,0 +1,119 @@
+"""The equation, fast: one function with several backends, all held against `noiseproof.neurons.equation.reference`.
+
+reference    the equation step by step, differentiated by autograd; every device and type
+handwritten  its backward written by hand in plain PyTorch; every device
+cpu          C with OpenMP, built at installation where there is a compiler; float32, float64
+triton       CUDA
+auto         the fastest that is there
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from noiseproof.errors import NoiseproofError, unknown
+from noiseproof.neurons.equation import Constants, Emitted, Form, State, initial_state, reference
+from noiseproof.neurons.kernels._inputs import Inputs
+
+BACKENDS = ("auto", "reference", "handwritten", "cpu", "triton")
+_chosen = "auto"
+
+
+@contextlib.contextmanager
+def using(backend: str) -> Iterator[None]:
+    """Take `backend` for all neurons while the context is open.
+
+    Raises `NoiseproofError` for an unknown backend.
+
+    Example:
+        >>> with using("reference"):
+        ...     pass
+    """
+    global _chosen
+    if backend not in BACKENDS:
+        raise unknown("backend", backend, BACKENDS)
+    before, _chosen = _chosen, backend
+    try:
+        yield
+    finally:
+        _chosen = before
+
+
+def integrate(
+    x: Tensor,
+    constants: Constants,
+    form: Form,
+    *,
+    steps: int | None = None,
+    state: State | None = None,
+    recurrent: Tensor | None = None,
+    membrane: bool = False,
+) -> Emitted:
+    """Return spikes [T, B, …] and final state of a layer of neurons, by the equation of `noiseproof.neurons.equation`.
+
+    `x`: input current [T, B, …], or [1, B, …] with `steps` for one that stays the same. Constants have as many dimensions as x
+    and broadcast to it. `state`: None at rest. `recurrent`: W [N, N], to unit from unit, for x [T, B, N]. With `membrane` the
+    potentials are returned too, by the reference. Half precision is computed and returned in float32.
+
+    Raises `NoiseproofError` for no steps, or shapes that do not fit.
+    """
+    steps = len(x) if steps is None else steps
+    _check(x, steps, state, recurrent)
+    if x.dtype in (torch.float16, torch.bfloat16):
+        x = x.float()
+    if recurrent is not None:
+        recurrent = recurrent.to(x.dtype)
+    backend = "reference" if membrane else _backend(x)
+    if backend == "reference":
+        begin = initial_state(x[0], form) if state is None else state
+        out = reference(x, begin, constants, form, steps, recurrent)
+        return out if membrane else out._replace(membrane=None)
+    from noiseproof.neurons.kernels import binding
+
+    leak, theta, gain, beta, rho = (None if c is None else c.to(x.dtype) for c in constants)
+    assert leak is not None
+    assert theta is not None
+    inputs = Inputs(x, *(state or (None, None, None, None)), leak, theta, gain, beta, rho, recurrent)
+    spikes, v, b, r = binding.integrate(inputs, form, steps, backend)
+    return Emitted(spikes, State(v, spikes[-1], b, r))
+
+
+def _check(x: Tensor, steps: int, state: State | None, recurrent: Tensor | None) -> None:
+    if x.ndim < 2 or len(x) not in (1, steps) or steps < 1:
+        raise NoiseproofError(f"x is of shape {tuple(x.shape)} for {steps} steps: give [T, B, …] with T = steps ≥ 1, or [1, B, …]")
+    if state is not None and state.v.shape != x.shape[1:]:
+        raise NoiseproofError(f"state is of shape {tuple(state.v.shape)}: neurons of this input have {tuple(x.shape[1:])}")
+    if recurrent is not None and recurrent.shape != (x.shape[-1], x.shape[-1]):
+        raise NoiseproofError(f"recurrent weights are of shape {tuple(recurrent.shape)}: {x.shape[-1]} units need {(x.shape[-1],) * 2}")
+
+
+def _backend(x: Tensor) -> str:
+    if _chosen != "auto":
+        return _chosen
+    return _fastest(x.device.type) if x.dtype in (torch.float32, torch.float64) else "handwritten"
+
+
+@cache
+def _fastest(device: str) -> str:
+    """Return the fastest backend that is there, and say so once where it is not the one that should be."""
+    logger = logging.getLogger("noiseproof.neurons")
+    if device == "cpu":
+        from noiseproof.neurons.kernels import cpu
+
+        if cpu.library() is not None:
+            return "cpu"
+        logger.warning("the C kernels were not built (no compiler at installation): neurons run in plain PyTorch, more slowly")
+    elif device == "cuda":
+        try:
+            import triton  # noqa: F401  # pyright: ignore[reportMissingImports, reportUnusedImport]
+        except ImportError:
+            logger.warning("triton is not installed: neurons run in plain PyTorch, more slowly")
+        else:
+            return "triton"
+    return "handwritten"
