@@ -22,6 +22,13 @@ class PaddedShortcut(nn.Module):
         return pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.extra))
 
 
+class ImageMean(nn.Module):
+    """[B, C, H, W] → [B, C]: the mean over the image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((-2, -1))
+
+
 def out_shape(shape: tuple[int, ...], channels: int, stride: int) -> tuple[int, ...]:
     """Return the shape after a 3×3 convolution with padding 1."""
     return (channels, *(-(-side // stride) for side in shape[1:]))

@@ -7,7 +7,7 @@ from torch import nn
 
 from noiseproof.data import Task
 from noiseproof.networks._architecture import Layers, NeuronArchitecture
-from noiseproof.networks._residual import out_shape, post_activated
+from noiseproof.networks._residual import ImageMean, out_shape, post_activated
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,8 @@ class ResNet32(NeuronArchitecture):
                 made = post_activated(self, layers.shape, channels, stride, norm=True, option_a=True)
                 layers.made[layers.numbered("block")] = made
                 layers.shape = out_shape(layers.shape, channels, stride)
-        layers.made["mean"] = nn.AdaptiveAvgPool2d(1)
-        layers.shape = (64, 1, 1)
-        layers.flatten()
+        layers.made["mean"] = ImageMean()
+        layers.shape = (64,)
         return layers.out()
 
 

@@ -8,7 +8,7 @@ from torch import nn
 from noiseproof.data import Task
 from noiseproof.errors import NoiseproofError, require_number
 from noiseproof.networks._architecture import Kind, Layers, NeuronArchitecture
-from noiseproof.networks._residual import out_shape, pre_activated
+from noiseproof.networks._residual import ImageMean, out_shape, pre_activated
 from noiseproof.neurons.equation import Reset
 
 
@@ -50,9 +50,8 @@ class WideResNet(NeuronArchitecture):
                 layers.shape = out_shape(layers.shape, channels * self.widen, stride)
         layers.norm()
         layers.act()
-        layers.made["mean"] = nn.AdaptiveAvgPool2d(1)
-        layers.shape = (layers.shape[0], 1, 1)
-        layers.flatten()
+        layers.made["mean"] = ImageMean()
+        layers.shape = layers.shape[:1]
         return layers.out()
 
 
