@@ -59,24 +59,26 @@ def integrate(
 
     `x`: input current [T, B, …], or [1, B, …] with `steps` for one that stays the same. Constants have as many dimensions as x
     and broadcast to it. `state`: None at rest. `recurrent`: W [N, N], to unit from unit, for x [T, B, N]. With `membrane` the
-    potentials are returned too, by the reference. Half precision is computed and returned in float32.
+    potentials are returned too, by the reference. Half precision is computed in float32; spikes and state are returned in float32
+    too, but by triton in the type of x.
 
     Raises `NoiseproofError` for no steps, or shapes that do not fit.
     """
     steps = len(x) if steps is None else steps
     _check(x, steps, state, recurrent)
-    if x.dtype in (torch.float16, torch.bfloat16):
+    backend = "reference" if membrane else _backend(x)
+    half = x.dtype in (torch.float16, torch.bfloat16)
+    if half and backend != "triton":
         x = x.float()
     if recurrent is not None:
-        recurrent = recurrent.to(x.dtype)
-    backend = "reference" if membrane else _backend(x)
+        x, recurrent = x.contiguous(), recurrent.to(x.dtype)
     if backend == "reference":
         begin = initial_state(x[0], form) if state is None else state
         out = reference(x, begin, constants, form, steps, recurrent)
         return out if membrane else out._replace(membrane=None)
     from noiseproof.neurons.kernels import binding
 
-    leak, theta, gain, beta, rho = (None if c is None else c.to(x.dtype) for c in constants)
+    leak, theta, gain, beta, rho = (None if c is None else c.to(torch.float32 if half else x.dtype) for c in constants)
     assert leak is not None
     assert theta is not None
     inputs = Inputs(x, *(state or (None, None, None, None)), leak, theta, gain, beta, rho, recurrent)
@@ -96,7 +98,7 @@ def _check(x: Tensor, steps: int, state: State | None, recurrent: Tensor | None)
 def _backend(x: Tensor) -> str:
     if _chosen != "auto":
         return _chosen
-    return _fastest(x.device.type) if x.dtype in (torch.float32, torch.float64) else "handwritten"
+    return _fastest(x.device.type) if x.is_floating_point() else "handwritten"
 
 
 @cache

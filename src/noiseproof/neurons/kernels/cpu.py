@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 from functools import cache
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,10 @@ from noiseproof.errors import NoiseproofError
 from noiseproof.neurons.equation import RESETS, Form
 from noiseproof.neurons.kernels import _recurrent_cpu
 from noiseproof.neurons.kernels._build import library_path
-from noiseproof.neurons.kernels._inputs import Gradients, Inputs, Outputs, laid_out, memory_order
+from noiseproof.neurons.kernels._constants import Row, Run
+from noiseproof.neurons.kernels._inputs import Gradients, Inputs, Outputs, laid_out
 
+CONSTANTS = ("leak", "gain", "theta", "beta", "rho")
 TYPES = {torch.float32: "float", torch.float64: "double"}
 
 _pointer, _whole = ctypes.c_void_p, ctypes.c_int64
@@ -30,7 +31,7 @@ class _Layer(ctypes.Structure):
     _fields_ = [
         *((name, _whole) for name in ("steps", "n", "x_step", "block")),
         *((name, _pointer) for name in ("x", "v", "s", "b", "r")),
-        *((name, _Constant) for name in ("leak", "gain", "theta", "beta", "rho")),
+        *((name, _Constant) for name in CONSTANTS),
         *((name, _whole) for name in ("reset", "general", "refractory", "through", "surrogate")),
         *((name, ctypes.c_double) for name in ("p0", "p1")),
         *((name, _pointer) for name in ("spikes", "v_out", "b_out", "r_out", "gs", "gv", "gb", "gx", "gv0", "gs0", "gb0")),
@@ -76,10 +77,10 @@ def backward(gs: Tensor, gv: Tensor | None, gb: Tensor | None, inputs: Inputs, f
     gs0 = laid_out(x, 1)[0] if wanted.s else None
     gb0 = laid_out(x, 1)[0] if wanted.b and form.adaptive else None
     layer.gx, layer.gv0, layer.gs0, layer.gb0 = gx.data_ptr(), _address(gv0), _address(gs0), _address(gb0)
-    sums = {name: call.sums(name) for name in ("leak", "gain", "theta", "beta", "rho") if getattr(wanted, name)}
+    sums = {name: call.sums(name) for name in CONSTANTS if getattr(wanted, name)}
     call.run("neurons_backward")
     totals = {name: call.total(name, value) for name, value in sums.items()}
-    found = {name: totals.get(name) for name in ("leak", "theta", "gain", "beta", "rho")}
+    found = {name: totals.get(name) for name in CONSTANTS}
     return Gradients(x=gx, v=gv0, s=gs0, b=gb0, **found, recurrent=None)
 
 
@@ -98,71 +99,38 @@ class _Call:
     """The arguments of one call in C; keeps the tensors alive whose memory is used."""
 
     def __init__(self, inputs: Inputs, form: Form, steps: int) -> None:
-        self.alive: list[Tensor] = []
-        self.order = memory_order(inputs.x)
-        x = self.keep(inputs.x.permute(self.order))
-        self.shape, self.inputs, self.dtype = x.shape[1:], inputs, x.dtype
-        self.n = prod(self.shape)
-        surrogate = form.surrogate
+        self.alive: list[Any] = []
+        self.row, self.inputs = Row(inputs.x), inputs
+        n, x, surrogate = self.row.n, inputs.x, form.surrogate
         self.layer = _Layer(
-            steps=steps, n=self.n, block=512 if steps <= 32 else 256, x_step=self.n if len(x) == steps and steps > 1 else 0, x=x.data_ptr(),
+            steps=steps, n=n, block=512 if steps <= 32 else 256, x_step=n if len(x) == steps and steps > 1 else 0, x=self.sequence(x),
             v=self.state(inputs.v), s=self.state(inputs.s), b=self.state(inputs.b), r=self.state(inputs.r),
             reset=RESETS.index(form.reset), general=form.general, refractory=form.refractory, through=not form.detach_reset,
             surrogate=surrogate.code, p0=surrogate.settings[0], p1=surrogate.settings[1],
         )  # fmt: skip
-        for name in ("leak", "gain", "theta", "beta", "rho"):
-            value = getattr(inputs, name)
-            if value is not None:
-                self._set(getattr(self.layer, name), value)
-
-    def keep(self, value: Tensor) -> Tensor:
-        """Return the value in order in memory, and of the type of the others."""
-        value = value.contiguous()
-        self.alive.append(value)
-        return value
+        values = {name: getattr(inputs, name) for name in CONSTANTS}
+        self.runs: dict[str, Run] = {name: self.row.run(value, x.dtype) for name, value in values.items() if value is not None}
+        for name, run in self.runs.items():
+            constant = getattr(self.layer, name)
+            constant.data, constant.period, constant.inner, constant.step = run.data.data_ptr(), run.period, run.inner, run.step
 
     def sequence(self, value: Tensor) -> int:
-        return self.keep(value.permute(self.order)).data_ptr()
+        self.alive.append(self.row.sequence(value))
+        return self.alive[-1].data_ptr()
 
     def state(self, value: Tensor | None) -> int | None:
-        if value is None:
-            return None
-        inner = [d - 1 for d in self.order[1:]]
-        return self.keep(value.permute(inner)).data_ptr()
-
-    def _set(self, constant: Any, value: Tensor) -> None:
-        """Describe a parameter as runs: neuron i has number (i / inner) mod period."""
-        value = value.permute(self.order).to(self.dtype)
-        varies = [d for d, (mine, full) in enumerate(zip(value.shape[1:], self.shape, strict=True)) if mine != 1 or full == 1]
-        varies = [d for d in varies if self.shape[d] != 1]
-        if varies:
-            first, last = varies[0], varies[-1] + 1
-            if any(value.shape[1 + d] != self.shape[d] for d in range(first, last)):  # not one run: write it out
-                value, first, last = value.expand(-1, *self.shape), 0, len(self.shape)
-            constant.period, constant.inner = prod(self.shape[first:last]), prod(self.shape[last:])
-        else:
-            constant.period, constant.inner = 1, max(self.n, 1)
-        constant.data = self.keep(value).data_ptr()
-        constant.step = constant.period if len(value) > 1 else 0
+        self.alive.append(self.row.state(value))
+        return _address(self.alive[-1])
 
     def sums(self, name: str) -> Tensor:
-        """Return the memory for the gradient of a parameter: sums of blocks where it is one number, else a number a neuron."""
-        constant = getattr(self.layer, name)
-        times = self.layer.steps if constant.step else 1
-        width = -(-self.n // self.layer.block) if constant.period == 1 else self.n
-        made = torch.zeros(times, width, dtype=self.dtype)
-        constant.grad = made.data_ptr()
-        self.alive.append(made)
+        """Return the memory for the gradient of a parameter."""
+        made = self.row.room(self.runs[name], self.layer.steps, -(-self.row.n // self.layer.block))
+        getattr(self.layer, name).grad = made.data_ptr()
         return made
 
     def total(self, name: str, sums: Tensor) -> Tensor:
-        """Return the gradient in the shape of the parameter; the order of the additions is fixed."""
-        like = getattr(self.inputs, name)
-        if getattr(self.layer, name).period == 1:
-            return sums.sum(1).reshape(like.shape)
-        back = [self.order.index(d) for d in range(len(self.order))]
-        return sums.view(-1, *self.shape).permute(back).sum_to_size(like.shape)
+        return self.row.gradient(sums, self.runs[name], getattr(self.inputs, name))
 
     def run(self, name: str) -> None:
-        if self.n and getattr(_built(), f"{name}_{TYPES[self.dtype]}")(ctypes.byref(self.layer)):
+        if self.row.n and getattr(_built(), f"{name}_{TYPES[self.inputs.x.dtype]}")(ctypes.byref(self.layer)):
             raise MemoryError(f"neurons: no memory for the potentials of {self.layer.steps} steps")
