@@ -54,6 +54,10 @@ class Recipe:
     seed: int = 0
     # arithmetic of the forward pass in training
     precision: Literal["float32", "bfloat16"] = "float32"
+    # weight of a penalty on firing rates, the sum over all units of (rate - rate_target)²; spiking networks
+    rate_penalty: float = 0.0
+    # spikes a step that a unit should have
+    rate_target: float = 0.01
     # half-width of a weight attack on validation data after every epoch, all parameters; 0: none
     track_attack: float = 0.0
 
@@ -66,6 +70,8 @@ class Recipe:
         require_number("decay_factor", self.decay_factor, 0, 1, open_low=True)
         require_number("seed", self.seed, 0, whole=True)
         require_number("track_attack", self.track_attack, 0)
+        require_number("rate_penalty", self.rate_penalty, 0)
+        require_number("rate_target", self.rate_target, 0, 1)
         require(all(0 < share < 1 for share in self.decay_at), "decay_at", self.decay_at, "give shares of the epochs between 0 and 1")
         if bool(self.decay_at) != (self.schedule == "steps"):
             raise NoiseproofError(

@@ -24,6 +24,7 @@ from noiseproof.measure import measure
 from noiseproof.methods import Context, Method, Standard
 from noiseproof.networks import adapt
 from noiseproof.networks.adapt import check_fits
+from noiseproof.neurons.rates import RatePenalty
 from noiseproof.parameters import Params, parameters_of
 from noiseproof.progress import Progress, duration
 from noiseproof.randomness import generator, stochastic
@@ -169,6 +170,8 @@ def rehearse(network: nn.Module, data: Splits, method: Method, recipe: Recipe) -
     if isinstance(recipe, Experiment) and not recipe.augment:
         require(not recipe.cutout, "cutout", recipe.cutout, "it is a part of the augmentation; set augment too, or leave it out")
     check_fits(network, data.train.x, data.task.classes)
+    if recipe.rate_penalty:
+        RatePenalty(network, recipe.rate_penalty, recipe.rate_target)
     last = len(data.train) % recipe.batch_size or min(recipe.batch_size, len(data.train))
     twin = copy.deepcopy(network).cpu().train()
     context = Context(generator("rehearsal", 0), state=method.start(twin))
@@ -250,6 +253,7 @@ def _epoch(
     order = torch.randperm(len(split), generator=generator("order", recipe.seed, epoch)).to(device)
     total, updates = torch.zeros((), device=device), 0
     network.train()
+    rates = RatePenalty(network, recipe.rate_penalty, recipe.rate_target) if recipe.rate_penalty else None
     first = epoch * -(-len(split) // recipe.batch_size)
 
     def update(loss: Tensor) -> None:
@@ -259,6 +263,8 @@ def _epoch(
                 f"loss is {loss.item()} in epoch {epoch + 1}, step {step + 1} of it, learning rate {recipe.learning_rate_at(epoch):g}: "
                 "lower the learning rate or the strength of the method, or look for NaN in the data"
             )
+        if rates is not None:
+            loss = loss + rates.take()
         optimizer.zero_grad()
         with torch.autocast(device.type, enabled=False):
             loss.backward()
@@ -268,7 +274,7 @@ def _epoch(
         updates += 1
 
     coding = stochastic(generator("coding", recipe.seed, epoch))
-    with _seeded(recipe.seed, epoch, device), _precision(recipe, device), coding:
+    with _seeded(recipe.seed, epoch, device), _precision(recipe, device), coding, rates or contextlib.nullcontext():
         for step, index in enumerate(order.split(recipe.batch_size)):
             context = Context(draw, first + step, epoch, recipe.epochs, state)
             x = split.x[index] if augment_batch is None else augment_batch(split.x[index], draw_batch)
