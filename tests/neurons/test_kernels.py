@@ -122,6 +122,19 @@ def test_strides_that_are_not_in_order(backend: str) -> None:
             assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize("shape", [(100, 64, 1111), (101, 3, 21003)])
+def test_large_results_are_written_past_the_caches(shape: tuple[int, ...]) -> None:
+    """More than 24 MiB; rows that begin at any address."""
+    results = []
+    for backend in BACKENDS:
+        x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        with using(backend):
+            spikes = LIF(leak=0.75, reset="soft-next")(x).spikes
+        results.append((spikes, torch.autograd.grad((spikes * torch.linspace(0, 1, shape[2])).sum(), x)[0]))
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.allclose(results[0][1], results[1][1], atol=1e-5)
+
+
 @every_backend
 def test_only_the_input_is_saved(backend: str) -> None:
     x = torch.randn(8, 4, 1000, requires_grad=True)

@@ -86,15 +86,19 @@ INLINE NAME(Numbers) NAME(numbers)(const NAME(Layer) *l, NAME(Block) *k, i64 t, 
 
 INLINE void NAME(forward_as)(const NAME(Layer) *l, i64 first, i64 m, const int reset, const int general) {
     NAME(Block) k;
+    real aside[BLOCK];
+    const int large = l->steps * l->n * (i64)sizeof(real) > LARGE;
     NAME(begin)(l, &k, first, m, general);
     const real *s = k.s;
     for (i64 t = 0; t < l->steps; t++) {
-        real *spikes = l->spikes + t * l->n + first;
+        real *spikes = large ? aside : l->spikes + t * l->n + first;
         if (t + 1 < l->steps) NAME(prefetch)(l->x + (t + 1) * l->x_step + first, m);
         NAME(advance)(m, reset, general, 0, (real)l->refractory, l->x + t * l->x_step + first, NAME(numbers)(l, &k, t, first, m),
                       (NAME(State)){k.v, k.b, k.r, k.B, s}, spikes, NULL, NULL);
+        if (large) stream(l->spikes + t * l->n + first, aside, m * sizeof(real));
         s = spikes;
     }
+    if (large) end_of_stream();
     NAME(store)(l->v_out, first, m, k.v);
     if (general) NAME(store)(l->b_out, first, m, k.b);
     if (general) NAME(store)(l->r_out, first, m, k.r);
@@ -141,7 +145,7 @@ INLINE void NAME(backward_as)(const NAME(Layer) *l, i64 first, i64 m, NAME(Tape)
     real leak[BLOCK] = {0}, gain[BLOCK] = {0}, theta[BLOCK] = {0}, beta[BLOCK] = {0}, rho[BLOCK] = {0};
     const NAME(Carried) g = {gv, gs, gb, gB, theta, beta, rho};
     const i64 n = l->n;
-    const int uses_s = general || reset == NEXT;
+    const int uses_s = general || reset == NEXT, large = l->steps * n * (i64)sizeof(real) > LARGE;
     NAME(begin)(l, &k, first, m, general);
     NAME(fetch)(l->b, first, m, first_b);
     memcpy(first_B, general ? k.B : k.theta, m * sizeof(real));
@@ -191,12 +195,14 @@ INLINE void NAME(backward_as)(const NAME(Layer) *l, i64 first, i64 m, NAME(Tape)
             if (l->gain.step) NAME(collect)(l, &l->gain, t, first, m, gain), memset(gain, 0, sizeof gain);
         }
         if (l->x_step) {
-            real *out = l->gx + t * n + first;
+            real *out = large ? gx : l->gx + t * n + first;
             SIMD for (i64 i = 0; i < m; i++) out[i] = k.gain[i] * to_h[i];
+            if (large) stream(l->gx + t * n + first, gx, m * sizeof(real));
         } else {
             SIMD for (i64 i = 0; i < m; i++) gx[i] += k.gain[i] * to_h[i];
         }
     }
+    if (large) end_of_stream();
     NAME(finish)(m, reset, general, sums, k.beta, first_b, g);
     if (!l->x_step) NAME(store)(l->gx, first, m, gx);
     NAME(store)(l->gv0, first, m, gv);
