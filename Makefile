@@ -15,10 +15,13 @@ lint: .venv/tests
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-bench: .venv/installed
+bench: .venv/tests
 	$(BIN)/python benchmarks/weight_adversary.py
 	$(BIN)/python benchmarks/monte_carlo.py
 	$(BIN)/python benchmarks/start_up.py
+	$(BIN)/python benchmarks/neurons.py
+	$(BIN)/python benchmarks/recurrent.py
+	$(BIN)/python benchmarks/networks.py
 
 .venv/installed: pyproject.toml constraints.txt hatch_build.py $(wildcard src/noiseproof/neurons/kernels/c/*)
 	$(PYTHON) -m venv .venv

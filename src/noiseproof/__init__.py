@@ -9,11 +9,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from noiseproof import attacks, data, evaluation, methods, networks, noise, report
+    from noiseproof import attacks, data, evaluation, methods, networks, neurons, noise, report
     from noiseproof.config import Experiment
     from noiseproof.errors import NoiseproofError
     from noiseproof.evaluation import attack_curves, evaluate, landscape, monte_carlo, tolerated_mismatch
-    from noiseproof.networks import adapt
+    from noiseproof.networks import adapt, convert
     from noiseproof.records import Record, RunFolder
     from noiseproof.training import train
 
@@ -24,13 +24,14 @@ _HOMES = {
     "RunFolder": "records",
     "adapt": "networks",
     "attack_curves": "evaluation",
+    "convert": "networks",
     "evaluate": "evaluation",
     "landscape": "evaluation",
     "monte_carlo": "evaluation",
     "tolerated_mismatch": "evaluation",
     "train": "training",
 }
-_PACKAGES = ("attacks", "data", "evaluation", "methods", "networks", "noise", "report")
+_PACKAGES = ("attacks", "data", "evaluation", "methods", "networks", "neurons", "noise", "report")
 
 __all__ = [
     "Experiment",
@@ -40,6 +41,7 @@ __all__ = [
     "adapt",
     "attack_curves",
     "attacks",
+    "convert",
     "data",
     "evaluate",
     "evaluation",
@@ -47,6 +49,7 @@ __all__ = [
     "methods",
     "monte_carlo",
     "networks",
+    "neurons",
     "noise",
     "report",
     "tolerated_mismatch",
