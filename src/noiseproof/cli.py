@@ -321,15 +321,17 @@ def _print_table(runs: list[Any]) -> None:
 
     from noiseproof import report
 
-    summary = report.summarise(runs)
-    table = Table(title=summary.caption)
-    for column in summary.columns:
-        table.add_column(f"{column.title}\n{column.detail}".strip(), justify="right" if column.numeric else "left")
-    for row in summary.rows:
-        table.add_row(*(Text(f"{cell.text}\n{cell.detail}".strip()) for cell in row))
     console = Console()
-    # a log has no width of its own: give the table the room that it needs
-    Console(width=None if console.is_terminal else 220).print(table, markup=False)
+    if not console.is_terminal:
+        console = Console(width=220)  # a log has no width of its own: give the tables the room that they need
+    several = report.noise_tables(runs)
+    for found in [report.summarise(runs), *(several if len(several) > 1 else [])]:
+        table = Table(title=found.caption)
+        for column in found.columns:
+            table.add_column(f"{column.title}\n{column.detail}".strip(), justify="right" if column.numeric else "left")
+        for row in found.rows:
+            table.add_row(*(Text(f"{cell.text}\n{cell.detail}".strip()) for cell in row))
+        console.print(table, markup=False)
 
 
 def _error(message: str) -> Exception:

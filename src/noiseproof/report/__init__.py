@@ -8,9 +8,10 @@ from pathlib import Path
 from noiseproof.errors import NoiseproofError
 from noiseproof.files import write_text
 from noiseproof.report.reading import Run, read
-from noiseproof.report.tables import Cell, Column, Table, summary_table
+from noiseproof.report.studies import noises
+from noiseproof.report.tables import Cell, Column, Table, noise_table, summary_table
 
-__all__ = ["Cell", "Column", "Run", "Table", "summarise", "write"]
+__all__ = ["Cell", "Column", "Run", "Table", "noise_tables", "summarise", "write"]
 
 TITLE = "How the networks do on noisy hardware"
 
@@ -23,6 +24,15 @@ def summarise(runs: Sequence[Run], required: float | None = None) -> Table:
     """
     _check(required)
     return summary_table(read(runs), required)
+
+
+def noise_tables(runs: Sequence[Run]) -> list[Table]:
+    """Return one table for every kind of noise that was measured, and for every choice of parameters: mean ± std on chips.
+
+    Raises `NoiseproofError` as `summarise` does.
+    """
+    methods = read(runs)
+    return [noise_table(noise, methods) for noise in noises(methods)]
 
 
 def write(runs: Sequence[Run], path: Path, *, title: str = TITLE, required: float | None = None) -> None:

@@ -67,7 +67,9 @@ def summary_table(methods: Sequence[Method], required: float | None = None) -> T
     for (family, accuracy, part), answers in tolerated(methods).items():
         detail = f"{share(part)} % of chips ≥ {share(accuracy)} %"
         add(Column(f"Tolerated {family_name(family)}", detail), [_tolerated_cell(answers.get(m.index, ())) for m in methods])
-    return Table("Summary", tuple(columns), tuple(tuple(row) for row in rows))
+    # one noise fits beside the rest; where there are several, say which it is
+    caption = f"Summary ({studies[0].family.title}; every noise has a table of its own)" if len(studies) > 1 else "Summary"
+    return Table(caption, tuple(columns), tuple(tuple(row) for row in rows))
 
 
 def statistics_table(noise: Noise, methods: Sequence[Method], levels: Sequence[float], caption: str) -> Table:
