@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from neurons.conftest import SURROGATES, Layer, sampled
+from sampling import SURROGATES, Layer, sampled
 
 import noiseproof as npf
 from noiseproof.neurons import LIF, Constants, Form, State, Triangle, integrate, using

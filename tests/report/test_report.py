@@ -286,3 +286,13 @@ assert not {{"torch", "matplotlib.pyplot"}} & set(sys.modules), "torch or pyplot
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_several_noises_have_a_table_each_and_the_summary_names_its_own(make_run) -> None:
+    chips = {0.3: [0.8, 0.9]}
+    one = chip_records("run", chips, parameters="weights")
+    other = chip_records("run", {0.3: [0.4, 0.5]}, parameters="*threshold")
+    assert report.summarise([make_run(one)]).caption == "Summary"
+    run = make_run([*one, *other])
+    assert [table.caption for table in report.noise_tables([run])] == ["Mismatch, parameters *threshold", "Mismatch, weights only"]
+    assert report.summarise([run]).caption.startswith("Summary (Mismatch, parameters *threshold;")
