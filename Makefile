@@ -2,13 +2,18 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench
+.PHONY: demo test test-triton lint bench
 
 demo: .venv/installed
 	$(BIN)/noiseproof demo
 
 test: .venv/tests
 	$(BIN)/pytest -n 2
+
+# the CUDA kernels under Triton's interpreter; apart, because Triton is large where it does not come with PyTorch
+test-triton: .venv/tests
+	$(BIN)/python -m pip install --quiet -c constraints.txt triton
+	$(BIN)/pytest tests/neurons/test_triton.py
 
 lint: .venv/tests
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -197,6 +198,24 @@ def test_another_surrogate_changes_the_gradient_and_not_the_spikes() -> None:
     assert not any(torch.equal(one, other) for one, other in itertools.combinations(gradients, 2))
     assert layer.form.surrogate == Triangle()
     assert {kind.code for kind in SURROGATES.values()} == set(range(5))
+
+
+def test_a_surrogate_of_ones_own() -> None:
+    @dataclass(frozen=True)
+    class Gaussian(neurons.Surrogate):
+        width: float = 0.5
+
+        def derivative(self, z: torch.Tensor) -> torch.Tensor:
+            return torch.exp(-0.5 * (z / self.width).square()) / (self.width * math.sqrt(2 * math.pi))
+
+        def primitive(self, z: torch.Tensor) -> torch.Tensor:
+            return 0.5 * torch.erf(z / (self.width * math.sqrt(2)))
+
+    x = X[:1].clone().requires_grad_()
+    layer = LIF(leak=0.9, surrogate=Gaussian())
+    (gradient,) = torch.autograd.grad(layer(x).spikes.sum(), x)
+    assert torch.allclose(gradient, Gaussian().derivative(X[:1] - 1), atol=1e-6)
+    assert torch.equal(layer(X).spikes, LIF(leak=0.9)(X).spikes)
 
 
 @pytest.mark.parametrize("layer", ["lif-soft", "lif-hard", "lif-decay", "if"])

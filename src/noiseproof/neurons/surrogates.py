@@ -19,9 +19,12 @@ from noiseproof.errors import require, require_number, unknown
 
 @dataclass(frozen=True)
 class Surrogate(ABC):
-    """σ'(z), the derivative that backward uses, and σ(z), its integral. z: any shape; both return that shape."""
+    """σ'(z), the derivative that backward uses, and σ(z), its integral. z: any shape; both return that shape.
 
-    code: ClassVar[int]  # how the kernels know it
+    One of your own is a dataclass with these two; the reference computes it.
+    """
+
+    code: ClassVar[int] = -1  # how the kernels know it
 
     @abstractmethod
     def derivative(self, z: Tensor) -> Tensor:

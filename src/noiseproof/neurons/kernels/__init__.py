@@ -20,6 +20,7 @@ from torch import Tensor
 from noiseproof.errors import NoiseproofError, unknown
 from noiseproof.neurons.equation import Constants, Emitted, Form, State, initial_state, reference
 from noiseproof.neurons.kernels._inputs import Inputs
+from noiseproof.neurons.surrogates import SURROGATES
 
 BACKENDS = ("auto", "reference", "handwritten", "cpu", "triton")
 _chosen = "auto"
@@ -59,14 +60,15 @@ def integrate(
 
     `x`: input current [T, B, …], or [1, B, …] with `steps` for one that stays the same. Constants have as many dimensions as x
     and broadcast to it. `state`: None at rest. `recurrent`: W [N, N], to unit from unit, for x [T, B, N]. With `membrane` the
-    potentials are returned too, by the reference. Half precision is computed in float32; spikes and state are returned in float32
+    potentials are returned too, by the reference, which also takes surrogates of your own. Half precision is computed in float32; spikes and state are returned in float32
     too, but by triton in the type of x.
 
     Raises `NoiseproofError` for no steps, or shapes that do not fit.
     """
     steps = len(x) if steps is None else steps
     _check(x, steps, state, recurrent)
-    backend = "reference" if membrane else _backend(x)
+    known = type(form.surrogate) in SURROGATES.values()
+    backend = _backend(x) if known and not membrane else "reference"
     half = x.dtype in (torch.float16, torch.bfloat16)
     if half and backend != "triton":
         x = x.float()
