@@ -60,8 +60,8 @@ def integrate(
 
     `x`: input current [T, B, …], or [1, B, …] with `steps` for one that stays the same. Constants have as many dimensions as x
     and broadcast to it. `state`: None at rest. `recurrent`: W [N, N], to unit from unit, for x [T, B, N]. With `membrane` the
-    potentials are returned too, by the reference, which also takes surrogates of your own. Half precision is computed in float32; spikes and state are returned in float32
-    too, but by triton in the type of x.
+    potentials are returned too, by the reference, which also takes surrogates of your own. Half precision is computed in
+    float32; spikes and state are returned in float32 too, but by triton in the type of x.
 
     Raises `NoiseproofError` for no steps, or shapes that do not fit.
     """
