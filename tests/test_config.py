@@ -137,3 +137,15 @@ def test_wrong_plans_are_named(text, message, tmp_path) -> None:
         load_plan(tmp_path / "plan.toml")
     with pytest.raises(NoiseproofError, match="cannot read"):
         load_plan(tmp_path / "nothing.toml")
+
+
+def test_whole_numbers_and_lists_are_the_numbers_and_tuples_that_they_stand_for() -> None:
+    """1 and 1.0 are one setting: identity, TOML and back."""
+    from noiseproof.networks import MLP
+
+    one = Experiment(weight_decay=1, learning_rate=1, network=MLP(neuron="lif", threshold=2, surrogate_settings=(1,), hidden=[8, 8]))  # pyright: ignore
+    other = Experiment(
+        weight_decay=1.0, learning_rate=1.0, network=MLP(neuron="lif", threshold=2.0, surrogate_settings=(1.0,), hidden=(8, 8))
+    )
+    assert one.identity == other.identity == config.from_dict(tomllib.loads(config.dumps(config.to_dict(one)))).identity
+    assert config.to_dict(one) == config.to_dict(other)

@@ -7,8 +7,8 @@ import inspect
 import json
 import math
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import Field, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -172,8 +172,7 @@ def identity_of(values: Mapping[str, Any]) -> str:
 def _chosen(value: Any) -> dict[str, Any]:
     """Return the settings that differ from their defaults, with the names of network and method."""
     made: dict[str, Any] = {}
-    for part in fields(value):
-        item = getattr(value, part.name)
+    for part, item in _items(value):
         if isinstance(item, Architecture | Method):
             made[part.name] = {"name": _names.name_of(_PACKAGES[part.name], type(item)), **_chosen(item)}
         elif item != part.default:
@@ -181,11 +180,27 @@ def _chosen(value: Any) -> dict[str, Any]:
     return made
 
 
+def _items(value: Any) -> Iterator[tuple[Field[Any], Any]]:
+    """Yield the fields of a dataclass with their values in the type of the field: 1 and 1.0 are one learning rate."""
+    hints = get_type_hints(type(value))
+    for part in fields(value):
+        item = getattr(value, part.name)
+        yield part, _as_declared(hints[part.name], item)
+
+
+def _as_declared(kind: Any, item: Any) -> Any:
+    """Return whole numbers as float where the field is a float, a list as a tuple where it is one; all else as it is."""
+    if kind is float and type(item) is int:
+        return float(item)
+    if get_origin(kind) is tuple and isinstance(item, list | tuple):
+        return tuple(_as_declared(get_args(kind)[0], one) for one in item)
+    return item
+
+
 def to_dict(value: Any) -> dict[str, Any]:
     """Return a dataclass as a dict for TOML: named parts carry their name, None is left out."""
     made: dict[str, Any] = {}
-    for part in fields(value):
-        item = getattr(value, part.name)
+    for part, item in _items(value):
         if isinstance(item, Architecture | Method):
             made[part.name] = part_to_dict(part.name, item)
         elif item is not None:

@@ -10,7 +10,7 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from noiseproof.parameters import Params, inference_mode
-from noiseproof.randomness import generator, stochastic
+from noiseproof.randomness import stochastic
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def measure(network: nn.Module, params: Params, x: Tensor, y: Tensor, block: int
     loss = torch.zeros((), dtype=torch.float64, device=y.device)
     buffers = {name: b.clone() for name, b in network.named_buffers()}
     # every measurement draws the same: chips are compared on the same inputs
-    with inference_mode(network), stochastic(generator("coding", 0)):
+    with inference_mode(network), stochastic(0, running=True):
         for images, labels in zip(x.split(block), y.split(block), strict=True):
             logits = functional_call(network, (params, buffers), (images,))
             correct += (logits.argmax(-1) == labels).sum()

@@ -168,7 +168,7 @@ def _seconds(experiment: Experiment, data: Splits, device: str) -> float:
 
     def step() -> float:
         begun = time.perf_counter()
-        with stochastic(generator("coding", 0)):
+        with stochastic(0):
             experiment.method.step(network, batch, context, lambda loss: loss.backward())
         if device.startswith("cuda"):
             torch.cuda.synchronize()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 
 import torch
@@ -49,13 +49,19 @@ def draw_normal(like: Tensor, stream: torch.Generator) -> Tensor:
     return torch.empty_like(like).copy_(xi)
 
 
-_current: ContextVar[torch.Generator | None] = ContextVar("generator of stochastic networks", default=None)
+_current: ContextVar[Callable[[], torch.Generator] | None] = ContextVar("generator of stochastic networks", default=None)
 
 
 @contextlib.contextmanager
-def stochastic(stream: torch.Generator) -> Iterator[None]:
-    """Let networks that draw random numbers when they are called (Poisson coding) draw them from `stream` while this is open."""
-    token = _current.set(stream)
+def stochastic(seed: int, index: int = 0, *, running: bool = False) -> Iterator[None]:
+    """Say what networks that draw random numbers when they are called (Poisson coding) draw while this is open.
+
+    Every call draws the same numbers, so that two passes over one batch differ by their weights alone: the KL of a network with
+    itself is zero, and an attack does not depend on what ran before. With `running` one call goes on where the last one stopped:
+    a data set in blocks is then the same whatever the size of the blocks.
+    """
+    stream = generator("coding", seed, index)
+    token = _current.set((lambda: stream) if running else (lambda: generator("coding", seed, index)))
     try:
         yield
     finally:
@@ -63,8 +69,9 @@ def stochastic(stream: torch.Generator) -> Iterator[None]:
 
 
 def current_generator() -> torch.Generator | None:
-    """Return the generator of the `stochastic` that is open, None where there is none."""
-    return _current.get()
+    """Return the generator for one call of a network from the `stochastic` that is open, None where there is none."""
+    make = _current.get()
+    return None if make is None else make()
 
 
 def _scatter(x: int) -> int:

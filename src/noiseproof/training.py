@@ -177,7 +177,7 @@ def rehearse(network: nn.Module, data: Splits, method: Method, recipe: Recipe) -
     context = Context(generator("rehearsal", 0), state=method.start(twin))
     batch = (data.train.x[: min(last, 2)], data.train.y[: min(last, 2)])
     try:
-        with _seeded(0, 0, torch.device("cpu")), stochastic(generator("coding", 0)):
+        with _seeded(0, 0, torch.device("cpu")), stochastic(0):
             method.loss(twin, dict(twin.named_parameters()), batch, context)
     except NoiseproofError:
         raise
@@ -273,12 +273,12 @@ def _epoch(
         total.add_(loss.detach())
         updates += 1
 
-    coding = stochastic(generator("coding", recipe.seed, epoch))
-    with _seeded(recipe.seed, epoch, device), _precision(recipe, device), coding, rates or contextlib.nullcontext():
+    with _seeded(recipe.seed, epoch, device), _precision(recipe, device), rates or contextlib.nullcontext():
         for step, index in enumerate(order.split(recipe.batch_size)):
             context = Context(draw, first + step, epoch, recipe.epochs, state)
             x = split.x[index] if augment_batch is None else augment_batch(split.x[index], draw_batch)
-            method.step(network, (x, split.y[index]), context, update)
+            with stochastic(recipe.seed, first + step):
+                method.step(network, (x, split.y[index]), context, update)
             bar.advance()
     return float(total) / max(1, updates)
 
@@ -290,7 +290,7 @@ def _validate(network: nn.Module, split: Split, recipe: Recipe, epoch: int) -> d
     if recipe.track_attack:
         x, y = split.x[:TRACKED_SAMPLES], split.y[:TRACKED_SAMPLES]
         for objective, attack in _tracked(recipe.track_attack).items():
-            with stochastic(generator("coding", 0)):
+            with stochastic(0):
                 worst = attack(network, params, [(x, y)], generator("tracked attack", recipe.seed, epoch))
             scores[f"attacked, {objective}"] = measure(network, worst.params, x, y).accuracy
         chance = _tracked(recipe.track_attack)["kl"].random_point(network, params, generator("tracked point", recipe.seed, epoch))

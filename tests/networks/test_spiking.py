@@ -10,6 +10,7 @@ from noiseproof import _names
 from noiseproof.data import Split, Splits, Task
 from noiseproof.methods import Context, Dropout, ForwardNoise, Standard, WeightAdversary
 from noiseproof.networks import CNN, LSNN, MLP, VGG5, VGG11, ResNet12, ResNet32, SpikingNetwork, WideResNet
+from noiseproof.networks._spiking import Readout, SequenceDropout
 from noiseproof.networks.conversion import convert
 from noiseproof.neurons import Atan
 from noiseproof.parameters import call_inference, is_mode_free, parameters_of
@@ -127,17 +128,31 @@ def test_every_method_works_on_every_network(method, architecture, task: Task) -
     assert sum(bool(g.any()) for g in gradients if g is not None) >= len(gradients) // 2
 
 
+@pytest.mark.parametrize("architecture", [VGG5, ResNet12], ids=lambda a: a.__name__)
+def test_sequence_dropout_has_one_mask_a_sequence(architecture) -> None:
+    layer = next(m for m in architecture().make(CIFAR).modules() if isinstance(m, SequenceDropout))
+    assert layer.p == 0.2
+    dropped = layer.train()(torch.ones(5, 3, 1000))
+    assert torch.equal(dropped, dropped[:1].expand(5, -1, -1))
+    assert not torch.equal(dropped[0, 0], dropped[0, 1])
+    assert dropped.mean().item() == pytest.approx(1.0, abs=0.03)
+    assert torch.equal(layer.eval()(dropped), dropped)
+
+
 def test_dropout_masks_whole_sequences() -> None:
     network = MLP(hidden=(400,), neuron="if", steps=6, threshold=1e-3).build(GREY, generator("weights", 0))
+    with torch.no_grad():  # every unit fires at every step
+        network.fc1.weight.zero_()
+        network.fc1.bias.fill_(10.0)
     seen: list[torch.Tensor] = []
-    network.out.register_forward_pre_hook(lambda module, x: None)
     read = network.out.read
     network.out.read = lambda spikes, steps: (seen.append(spikes), read(spikes, steps))[1]
     loss = Dropout(p=0.5).loss(network, dict(network.named_parameters()), (inputs(GREY), torch.arange(4)), Context(torch.Generator()))
     assert torch.isfinite(loss)
     fired = seen[0] > 0
     silent = ~fired.any(0)
-    assert 0.3 < silent.float().mean() < 0.9
+    assert silent.float().mean().item() == pytest.approx(0.5, abs=0.05)  # with a mask a step none would be silent at all of them
+    assert torch.equal(fired.all(0), ~silent)
     assert set(seen[0].unique().tolist()) == {0.0, 2.0}
     assert not torch.equal(silent[0], silent[1])
 
@@ -163,6 +178,90 @@ def test_readouts_are_what_they_say() -> None:
         assert torch.allclose(network(x), expected, atol=1e-5), how
 
 
+@pytest.mark.parametrize("how", ["last", "max"])
+def test_readouts_with_a_leak(how: str) -> None:
+    network = build(MLP(hidden=(20,), neuron="lif", steps=5, threshold=0.3, readout=how, readout_leak=0.6), GREY)
+    nn.init.normal_(network.out.bias)
+    spikes = network.run(inputs(GREY), record=("spikes",)).traces["spikes"]["lif1"]
+    u, potentials = torch.zeros(4, 10), []
+    for s in spikes:
+        u = 0.6 * u + nn.functional.linear(s, network.out.weight, network.out.bias)
+        potentials.append(u)
+    expected = potentials[-1] if how == "last" else torch.stack(potentials).amax(0)
+    assert torch.allclose(network(inputs(GREY)), expected, atol=1e-5)
+    still = Readout(20, 10, how, leak=0.6)  # a sequence that stays the same
+    assert torch.allclose(still.read(spikes[:1], 5), still.read(spikes[:1].expand(5, -1, -1), 5), atol=1e-5)
+
+
+def test_a_run_takes_another_surrogate() -> None:
+    network, x = build(MLP(hidden=(20,), neuron="lif", steps=5, threshold=0.3), GREY), inputs(GREY)
+    gradients = [torch.autograd.grad(network.run(x, surrogate=s).logits.sum(), network.fc1.weight)[0] for s in (None, Atan())]
+    assert not torch.equal(*gradients)
+
+
+def test_a_t_is_trained_wherever_dlif_is_and_surrogates_have_their_own_settings() -> None:
+    for architecture in (MLP, VGG5, ResNet32, WideResNet, LSNN):
+        settings = {} if architecture in (VGG5, WideResNet) else {"tau": 0.0} if architecture is LSNN else {}
+        with torch.device("meta"):
+            network = architecture(neuron="dlif", **settings).make(
+                ECG if architecture is LSNN else CIFAR if architecture is not MLP else GREY
+            )
+        layers = [m for m in network.modules() if isinstance(m, npf.neurons.DLIF)]
+        assert layers
+        assert all(layer.a.requires_grad and not layer.threshold.requires_grad for layer in layers)
+    for architecture in (VGG5, LSNN, ResNet12):
+        neurons = architecture().neurons((3,))
+        assert neurons.form.surrogate == npf.neurons.Triangle(0.3)
+        assert architecture(surrogate="atan").neurons((3,)).form.surrogate == Atan()
+    assert VGG5(surrogate_settings=(1.0,)).neurons((3,)).form.surrogate == npf.neurons.Triangle(1.0)
+
+
+def test_coded_inputs_are_in_the_datas_own_units() -> None:
+    task = Task("grey", (1, 28, 28), 10, (0.3,), (0.4,), (-2.0, 6.0))
+    x = -2 + 8 * torch.rand(3, 1, 28, 28)
+    for coding in ("poisson", "latency"):
+        network = build(MLP(hidden=(20,), neuron="lif", steps=400 if coding == "poisson" else 5, coding=coding), task)
+        seen: list[torch.Tensor] = []
+        network.normalise.register_forward_hook(lambda module, args, out, seen=seen: seen.append(args[0]))
+        network.run(x, generator=torch.Generator().manual_seed(0))
+        assert set(seen[0].unique().tolist()) == {-2.0, 6.0}
+        if coding == "poisson":
+            assert (seen[0].unflatten(0, (400, 3)).mean(0) - x).abs().max() < 1.0
+
+
+def test_poisson_draws_are_common_to_all_passes(digits: Splits) -> None:
+    """The same for every size of blocks, for both arguments of a KL, and whatever ran before."""
+    from noiseproof.evaluation.chips import Chip, _batched, measurer
+    from noiseproof.measure import measure
+
+    network = MLP(hidden=(64,), neuron="lif", steps=4, coding="poisson", threshold=0.3).build(digits.task, generator("weights", 0))
+    params = parameters_of(network)
+    losses = [measure(network, params, digits.test.x, digits.test.y, block).loss for block in (7, 50, 100)]
+    assert losses == pytest.approx(losses[:1] * 3, rel=1e-6)
+    settings = {"restarts": 1, "samples": 60}
+    attacks = [npf.attacks.WeightAttack(zeta=z, steps=2) for z in (0.0, 0.05, 0.1)]
+    with stochastic(0):
+        together = npf.attack_curves(network, digits.test, attacks, **settings)
+        alone = npf.attack_curves(network, digits.test, attacks[2:], **settings)
+    assert all(abs(r.value) < 1e-6 for r in together if r.metric == "kl" and r.perturbation["zeta"] == 0.0)
+    values = {r.key: r.value for r in together}
+    assert all(values[r.key] == r.value for r in alone)
+    chips = [Chip(npf.noise.Mismatch(0.2), 0, i) for i in range(3)]
+    nominal = {name: p.detach() for name, p in params.items()}
+    with measurer(network, digits.test, processes=1) as run:
+        looped = list(run(chips))
+    assert [m.correct for m in _batched(network, nominal, digits.test, chips)] == [m.correct for m in looped]
+
+
+def test_poisson_coded_sequences_draw_at_every_step() -> None:
+    network, x = build(LSNN(units=30, coding="poisson"), ECG), inputs(ECG)
+    seen: list[torch.Tensor] = []
+    network.normalise.register_forward_hook(lambda module, args, out: seen.append(args[0]))
+    network.run(x, generator=torch.Generator().manual_seed(0))
+    assert seen[0].shape == (80, 2)
+    assert set(seen[0].unique().tolist()) == {-5.0, 5.0}
+
+
 def test_state_is_carried_on() -> None:
     network, x = build(LSNN(units=30), ECG), inputs(ECG)
     whole = network.run(x, record=("spikes",))
@@ -182,8 +281,10 @@ def test_poisson_coding_draws_from_its_generator_and_raises_without() -> None:
     one, again, other = (network.run(x, generator=torch.Generator().manual_seed(s)).logits for s in (0, 0, 1))
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
-    with stochastic(torch.Generator().manual_seed(0)):
-        assert torch.equal(network(x), one)
+    with stochastic(3):
+        assert torch.equal(network(x), network(x))
+    with stochastic(3, running=True):
+        assert not torch.equal(network(x), network(x))
     expected = build(MLP(hidden=(20,), neuron="lif", steps=5, coding="poisson-expected"), GREY)
     assert torch.equal(expected(x), build(MLP(hidden=(20,), neuron="lif", steps=5), GREY)(x))
 
@@ -242,6 +343,12 @@ def test_conversion_refuses_what_does_not_fit() -> None:
     ):
         with pytest.raises(npf.NoiseproofError, match=message):
             convert(*arguments)
+    for settings, message in (
+        ({"neuron": "alif"}, "layer alif1 is ALIF"), ({"neuron": "lif", "tau": 5.0}, "layer lif1 has a time constant"),
+        ({"neuron": "lif", "decay_input": True}, "or decay_input"),
+    ):  # fmt: skip
+        with pytest.raises(npf.NoiseproofError, match=message):
+            convert(plain, build(MLP(hidden=(20,), **settings), GREY), [inputs(GREY)])
     with pytest.raises(npf.NoiseproofError, match="percentile is 0"):
         convert(plain, spiking, [inputs(GREY)], percentile=0)
     nn.init.zeros_(plain.fc1.weight)
@@ -255,7 +362,12 @@ def test_conversion_refuses_what_does_not_fit() -> None:
         (lambda: MLP(neuron="lif", steps=0), "steps is 0"),
         (lambda: MLP(neuron="lif", leak=0.0), "leak is 0.0"),
         (lambda: MLP(neuron="lif", threshold=-1.0), "threshold is -1.0"),
-        (lambda: MLP(neuron="alif", leak=1.0), "alif needs one between 0 and 1"),
+        (lambda: MLP(neuron="alif", leak=1.0), "alif needs one below 1"),
+        (lambda: MLP(neuron="alif", reset="hard"), "reset is 'hard': it has no effect: neuron alif has none of its own"),
+        (lambda: MLP(neuron="if", leak=0.5), "leak is 0.5: it has no effect"),
+        (lambda: LSNN(leak=0.5), "leak is 0.5: it has no effect: tau holds"),
+        (lambda: MLP(neuron="lif", readout_leak=0.5), "readout rate has none"),
+        (lambda: build(LSNN(coding="latency"), ECG), "coding is 'latency': the inputs are sequences"),
         (lambda: LSNN(neuron="relu"), "lsnn is a spiking network"),
         (lambda: LSNN().build(GREY, generator("weights", 0)), "network lsnn takes sequences"),
         (lambda: VGG5().build(ECG, generator("weights", 0)), "this network takes images"),

@@ -188,13 +188,40 @@ def test_many_spikes_take_the_dense_way_and_agree() -> None:
         ({"x": torch.zeros(0, 2, 3)}, r"x is of shape \(0, 2, 3\) for 0 steps"),
         ({"x": torch.zeros(4, 2, 3), "steps": 7}, "for 7 steps"),
         ({"x": torch.zeros(4, 2, 3), "recurrent": torch.zeros(2, 2)}, "3 units need"),
+        ({"x": torch.zeros(4, 2, 3), "state": State(torch.zeros(2, 3), torch.zeros(1, 3))}, r"\(1, 3\) \(s\)"),
+        ({"x": torch.zeros(4, 2, 6), "theta": torch.ones(1, 1, 3)}, r"threshold is of shape \(1, 1, 3\): it must broadcast"),
+        ({"x": torch.zeros(4, 2, 3), "leak": torch.ones(2, 1, 1)}, r"leak is of shape \(2, 1, 1\)"),
+        ({"x": torch.zeros(4, 2, 3), "theta": torch.ones(4, 1, 1)}, r"threshold is of shape \(4, 1, 1\)"),
+        ({"x": torch.zeros(4, 2, 3), "leak": torch.ones(1)}, r"leak is of shape \(1,\)"),
         ({"x": torch.zeros(4, 2, 3), "state": State(torch.zeros(3, 3), torch.zeros(3, 3))}, r"state is of shape \(3, 3\)"),
     ],
 )
 def test_bad_shapes_are_named(arguments, message: str) -> None:
-    constants = Constants(torch.full((1, 1, 1), 0.5), torch.ones(1, 1, 1))
+    constants = Constants(arguments.pop("leak", torch.full((1, 1, 1), 0.5)), arguments.pop("theta", torch.ones(1, 1, 1)))
     with pytest.raises(npf.NoiseproofError, match=message):
         integrate(arguments.pop("x"), constants, Form(), **arguments)
+
+
+@pytest.mark.parametrize("backend", ["reference", *BACKENDS])
+def test_a_state_of_another_type_or_with_parts_missing_is_completed(backend: str) -> None:
+    """The same for every backend: memory is never read as something else."""
+    x = torch.randn(6, 3, 9, generator=torch.Generator().manual_seed(0))
+    v = torch.rand(3, 9, generator=torch.Generator().manual_seed(1))
+    constants = Constants(*(torch.full((1, 1, 1), value) for value in (0.75, 0.5, 1.0, 1.5, 0.75)))
+    form = Form("soft-next", adaptive=True, refractory=1)
+    zero = torch.zeros(3, 9)
+    with using(backend):
+        whole = integrate(x, constants, form, state=State(v, zero, zero, zero))
+        for state in (State(v, zero), State(v.double(), zero.double()), State(v, zero, None, zero.to(torch.int64))):
+            assert torch.equal(integrate(x, constants, form, state=state).spikes, whole.spikes)
+        extra = integrate(x, constants._replace(beta=None, rho=None), Form("hard"), state=State(v, zero, zero + 9, zero + 9))
+        assert torch.equal(extra.spikes, integrate(x, constants._replace(beta=None, rho=None), Form("hard"), state=State(v, zero)).spikes)
+
+
+def test_whole_numbers_are_currents_too() -> None:
+    layer = LIF(leak=0.9)
+    for kind in (torch.int64, torch.uint8, torch.bool):
+        assert torch.equal(layer(torch.ones(4, 1, 2).to(kind)).spikes, layer(torch.ones(4, 1, 2)).spikes)
 
 
 def test_without_the_library_the_next_backend_runs_and_says_so(monkeypatch: pytest.MonkeyPatch, caplog) -> None:

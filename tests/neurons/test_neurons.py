@@ -96,6 +96,8 @@ def test_dlif_on_leak_and_on_input() -> None:
         (gradient,) = torch.autograd.grad(out.spikes.sum(), layer.a)
         assert gradient.shape == (50,)
         assert gradient.any()
+    with_gain = DLIF(steps=50, on="input", decay_input=True, leak=0.75)
+    assert torch.equal(with_gain(X).spikes, DLIF(steps=50, leak=0.75)(0.25 * X).spikes)
     with pytest.raises(npf.NoiseproofError, match=r"steps is 7: these neurons have a\[t\] for 50 steps"):
         DLIF(steps=50)(X[:7])
 
@@ -169,11 +171,25 @@ def test_values_that_no_device_has_are_limited_and_still_have_a_gradient() -> No
     for name, value, same_as in (("leak", 1.3, 1.0), ("leak", -0.2, 0.0)):
         out = torch.func.functional_call(layer, {name: torch.tensor(value)}, (X,)).spikes
         assert torch.equal(out, torch.func.functional_call(layer, {name: torch.tensor(same_as)}, (X,)).spikes)
+    for name, value in (("threshold", -40.0), ("threshold", 1e-9)):
+        number = torch.tensor(value, requires_grad=True)
+        out = torch.func.functional_call(layer, {name: number}, (X,)).spikes
+        assert torch.equal(out.detach(), torch.func.functional_call(layer, {name: torch.tensor(1e-6)}, (X,)).spikes.detach())
+        assert torch.isfinite(torch.autograd.grad(out.sum(), number)[0])
+    for make in (lambda: LIF(tau=5.0), lambda: LIF(tau=5.0, decay="exponential"), ALIF):
+        for value in (-40.0, -0.5, 1e-9, 0.3, 1e9):
+            number = torch.tensor(value, requires_grad=True)
+            out = torch.func.functional_call(make(), {"tau": number}, (X,))
+            (slope,) = torch.autograd.grad(out.spikes.sum() + out.state.v.sum(), number)
+            assert torch.isfinite(slope)
+            assert slope.abs() < 1e7
     silent = {"threshold": torch.tensor(-3.0, requires_grad=True)}
     out = torch.func.functional_call(layer, silent, (X,)).spikes
     assert torch.isfinite(torch.autograd.grad(out.sum(), silent["threshold"])[0])
     over = {"leak": torch.tensor(1.3, requires_grad=True)}
     assert torch.autograd.grad(torch.func.functional_call(layer, over, (X,)).spikes.sum(), over["leak"])[0].abs() > 0
+    lowered = torch.func.functional_call(ALIF(), {"beta": torch.tensor(-1.0)}, (X,)).spikes
+    assert torch.equal(lowered, ALIF(beta=0.0)(X).spikes)
     slow = torch.func.functional_call(ALIF(), {"tau": torch.tensor(-5.0), "beta": torch.tensor(-1.0)}, (X,)).spikes
     assert torch.isfinite(slow).all()
 

@@ -30,6 +30,17 @@ def test_the_penalty_is_that_of_the_first_pass_and_has_its_gradient(digits: Spli
     assert torch.isfinite(cross_entropy(net(x), y))
 
 
+def test_passes_without_gradient_do_not_count_and_none_at_all_is_an_error(digits: Splits) -> None:
+    net, x = network(digits), digits.train.x[:8]
+    with RatePenalty(net, 1e-3, 0.01) as rates:
+        with torch.no_grad():
+            net(x[:1])
+        with pytest.raises(npf.NoiseproofError, match="no spikes were seen in this step"):
+            rates.take()
+        net(x)
+        assert rates.take().requires_grad
+
+
 def test_training_with_it_brings_rates_down(digits: Splits) -> None:
     rates = []
     for weight in (0.0, 1.0):

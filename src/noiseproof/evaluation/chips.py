@@ -16,7 +16,7 @@ from noiseproof.networks import Network
 from noiseproof.noise import Noise
 from noiseproof.parallel import forked
 from noiseproof.parameters import Params, inference_mode, parameters_of
-from noiseproof.randomness import generator
+from noiseproof.randomness import generator, stochastic
 
 # Samples at a time. Small blocks stay in the processor's cache: on paper A's CNN 50 is about as fast as 100 and faster than
 # 20 or 200. A block chosen by the clock would let the last digits of a loss depend on the moment
@@ -83,9 +83,9 @@ def _measure_group(network: nn.Module, stacked: Params, split: Split, block: int
     count = len(next(iter(stacked.values())))
     correct = torch.zeros(count, dtype=torch.int64, device=split.y.device)
     loss = torch.zeros(count, dtype=torch.float64, device=split.y.device)
-    with inference_mode(network):
+    with inference_mode(network), stochastic(0, running=True):
         for x, y in zip(split.x.split(block), split.y.split(block), strict=True):
-            logits = vmap(lambda params, x=x: functional_call(network, params, (x,)))(stacked)
+            logits = vmap(lambda params, x=x: functional_call(network, params, (x,)), randomness="same")(stacked)
             correct += (logits.argmax(-1) == y).sum(-1)
             loss -= logits.float().log_softmax(-1).gather(-1, y.expand(count, -1)[..., None]).sum((-1, -2))
     return (Measured(int(c), len(split), float(value) / len(split)) for c, value in zip(correct, loss, strict=True))

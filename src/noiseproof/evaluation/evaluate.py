@@ -23,7 +23,7 @@ from noiseproof.networks.adapt import check_fits
 from noiseproof.noise import Noise
 from noiseproof.parameters import parameters_of, select
 from noiseproof.progress import Progress
-from noiseproof.randomness import generator, stochastic
+from noiseproof.randomness import stochastic
 from noiseproof.records import Record, environment
 from noiseproof.training import Training
 
@@ -122,7 +122,7 @@ def measure_all(
         + measures.landscape * len(ALPHAS)
     )
     with (
-        stochastic(generator("coding", 0)),
+        stochastic(0),
         Progress(f"evaluating {name}", work, quiet=not progress) as bar,
         measurer(network, test, processes=processes) as measure_chips,
     ):

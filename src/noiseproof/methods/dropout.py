@@ -30,7 +30,8 @@ _ACTIVATIONS = {
 class Dropout(Method):
     """Dropout on hidden units: L = CE(f(x; θ), y) with every hidden activation a replaced by a·m/(1 − p), m ~ Bernoulli(1 − p).
 
-    Every sample has its own mask, the same at all steps of a spiking network, and the scaling is inverted, so that nothing changes at
+    Every sample has its own mask, the same at all steps of a spiking network (whose recurrence
+    within a layer is not masked), and the scaling is inverted, so that nothing changes at
     inference. The mask is applied to
     the outputs of the activation functions while the loss is computed; the network itself is not changed.
     Source: Srivastava et al. 2014; p = 0.3 as the baseline of Büchel et al., arXiv:2106.05009, whose public code draws one

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import ClassVar, Literal
 
 from torch import nn
 
@@ -24,8 +24,11 @@ Kind = Literal["relu", "if", "lif", "dlif", "alif"]
 class NeuronArchitecture(Architecture):
     """An architecture whose hidden units are ReLUs or spiking neurons; the fields say which, and how the neurons are.
 
-    Raises `NoiseproofError` for a value out of range.
+    Raises `NoiseproofError` for a value out of range, and for one that would have no effect on the neurons that are chosen.
     """
+
+    # settings of the triangle where none are given
+    triangle: ClassVar[tuple[float, ...]] = ()
 
     # hidden units: relu, or spiking: if, lif, dlif (one more parameter a step), alif (adaptive threshold)
     neuron: Kind = "relu"
@@ -48,7 +51,7 @@ class NeuronArchitecture(Architecture):
     tau_adaptation: float = 98.0
     # dlif: a[t] on the leak, or on the input
     dlif_on: Literal["leak", "input"] = "leak"
-    # parameters of the neurons that are trained, such as threshold leak
+    # parameters of the neurons that are trained, such as threshold leak; none given: a[t] of dlif, and no others
     trainable: tuple[str, ...] = ()
     # one parameter of the neurons a layer, a channel or a neuron
     per: Per = "layer"
@@ -56,10 +59,12 @@ class NeuronArchitecture(Architecture):
     detach_reset: bool = False
     # triangle, atan, sigmoid, fast-sigmoid, rectangle
     surrogate: str = "triangle"
-    # its settings, in the order of its fields (triangle: height, half-width); none: its defaults
+    # its settings, in the order of its fields (triangle: height, half-width); none: those of the paper, else its defaults
     surrogate_settings: tuple[float, ...] = ()
     # how spikes become logits: rate, sum (accumulated), last or max (membrane)
     readout: How = "rate"
+    # decay per step of the membranes that last and max read, in (0, 1]
+    readout_leak: float = 1.0
     # how still inputs become sequences: direct, poisson, poisson-expected, latency
     coding: Coding = "direct"
 
@@ -69,8 +74,9 @@ class NeuronArchitecture(Architecture):
         require(
             self.coding in ("direct", "poisson", "poisson-expected", "latency"), "coding", self.coding, "give direct, poisson or latency"
         )
-        Readout(1, 1, self.readout)
+        Readout(1, 1, self.readout, leak=self.readout_leak)
         if self.spiking:
+            self._refuse_what_has_no_effect()
             self.activation((1,) * 3)
 
     @property
@@ -78,9 +84,24 @@ class NeuronArchitecture(Architecture):
         """Whether the hidden units are spiking neurons."""
         return self.neuron != "relu"
 
+    def _refuse_what_has_no_effect(self) -> None:
+        require_number("leak", self.leak, 0, 1, open_low=True)
+        unused = {"alif": ("reset", "decay_input"), "if": ("leak", "tau", "decay_input")}.get(self.neuron, ())
+        reasons = dict.fromkeys(unused, f"neuron {self.neuron} has none of its own")
+        if self.tau and self.neuron != "if":
+            reasons["leak"] = "tau holds; set tau to 0 to give the leak"
+        if self.readout in ("rate", "sum"):
+            reasons["readout_leak"] = f"readout {self.readout} has none"
+        for name, default in ((f.name, f.default) for f in fields(self)):
+            require(
+                name not in reasons or getattr(self, name) == default, name, getattr(self, name), f"it has no effect: {reasons.get(name)}"
+            )
+
     def make(self, task: Task) -> Network:
         if not self.spiking:
             return super().make(task)
+        if self.coding == "latency":
+            require(not self.takes_sequence(task), "coding", self.coding, "the inputs are sequences, whose values have a time already")
         return SpikingNetwork(task, self.layers(task), steps=self.steps, coding=self.coding, sequence=self.takes_sequence(task))
 
     def takes_sequence(self, task: Task) -> bool:
@@ -95,13 +116,15 @@ class NeuronArchitecture(Architecture):
 
     def neurons(self, shape: tuple[int, ...]) -> Neuron:
         """Return the spiking neurons for one sample's `shape`."""
+        settings = self.surrogate_settings or (self.triangle if self.surrogate == "triangle" else ())
         common = {
             "threshold": self.threshold, "refractory": self.refractory, "detach_reset": self.detach_reset, "per": self.per, "shape": shape,
-            "surrogate": surrogate(self.surrogate, *self.surrogate_settings), "trainable": self.trainable,
+            "surrogate": surrogate(self.surrogate, *settings),
+            "trainable": self.trainable or (("a",) if self.neuron == "dlif" else ()),
         }  # fmt: skip
         if self.neuron == "alif":
-            if not self.tau and not 0 < self.leak < 1:
-                raise NoiseproofError(f"leak is {self.leak!r}: alif needs one between 0 and 1, both left out")
+            if not self.tau and not self.leak < 1:
+                raise NoiseproofError(f"leak is {self.leak!r}: alif needs one below 1")
             return ALIF(tau=self.tau or -1 / math.log(self.leak), tau_adaptation=self.tau_adaptation, beta=self.beta, **common)
         if self.neuron == "if":
             return IF(reset=self.reset, **common)
@@ -172,9 +195,9 @@ class Layers:
 
     def out(self, *, bias: bool = True) -> OrderedDict[str, nn.Module]:
         """Add the last layer and return all."""
-        width = self.shape[0]
-        how = self.architecture.readout
-        self.made["out"] = (
-            Readout(width, self.classes, how, bias=bias) if self.architecture.spiking else nn.Linear(width, self.classes, bias=bias)
-        )
+        width, chosen = self.shape[0], self.architecture
+        if chosen.spiking:
+            self.made["out"] = Readout(width, self.classes, chosen.readout, bias=bias, leak=chosen.readout_leak)
+        else:
+            self.made["out"] = nn.Linear(width, self.classes, bias=bias)
         return self.made

@@ -12,8 +12,9 @@ KINDS = ("current", "membrane", "spikes")
 class Run:
     """What one run of a network gives: logits [B, classes], the final state by layer, and the traces that were asked for.
 
-    `traces[kind][layer]` is [T, B, …] for the kinds "current" (input of the neurons), "membrane" (potential before the reset)
-    and "spikes". `state` can be given to the next `run`, which then goes on where this one stopped.
+    `traces[kind][layer]` is [T, B, …] for the kinds "current" (what comes into the layer, before its gain and recurrence),
+    "membrane" (potential before the reset) and "spikes". `state` can be given to the next `run`: its neurons go on where these
+    stopped, and its logits are those of its own steps.
     """
 
     logits: Tensor

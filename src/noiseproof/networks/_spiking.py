@@ -157,8 +157,8 @@ class SpikingNetwork(Network):
         """Return logits [B, classes], the final state by layer, and the traces in `record`: current, membrane, spikes [T, B, …].
 
         `params`: other parameters than the network's own; `steps`: another T for still inputs; `state`: go on from what a run
-        left; `generator`: for Poisson coding; `surrogate`: another one, in all layers. "membrane" is computed by the reference,
-        more slowly.
+        left (the neurons go on; the logits are those of this run's steps alone); `generator`: for Poisson coding;
+        `surrogate`: another one, in all layers. "membrane" is computed by the reference, more slowly.
 
         Raises `NoiseproofError` for an input of another shape, steps below 1 or for a sequence, a state of another network,
         an unknown trace, or Poisson coding without a generator.
@@ -196,15 +196,19 @@ class SpikingNetwork(Network):
         """Return the input [T, B, …] or, where it stays the same, [1, B, …]; and T."""
         if self.sequence:
             require(steps is None or steps == x.shape[1], "steps", steps, f"the inputs are sequences of {x.shape[1]} steps; leave it out")
-            return x.transpose(0, 1), x.shape[1]
+            return self._coded(x.transpose(0, 1), 1, generator).flatten(0, 1), x.shape[1]
         steps = self.steps if steps is None else steps
         require_number("steps", steps, 1, whole=True)
+        return self._coded(x, steps, generator), steps
+
+    def _coded(self, x: Tensor, steps: int, generator: torch.Generator | None) -> Tensor:
+        """Return the input as spikes [steps, …], low or high in the data's own units; as it is, [1, …], where it is not coded."""
         if self.coding in ("direct", "poisson-expected"):  # the expected input of Poisson coding is the input itself
-            return x[None], steps
+            return x[None]
         low, high = self.bounds
         rates = ((x - low) / (high - low)).clamp(0, 1)
         if self.coding == "latency":
             spikes = encodings.latency(rates, steps)
         else:
             spikes = encodings.poisson(rates, steps, generator or current_generator())
-        return low + (high - low) * spikes, steps
+        return low + (high - low) * spikes

@@ -22,17 +22,17 @@ class VGG(NeuronArchitecture):
 
     As it stands it is that of Kundu et al., ICCV 2021: no batch norm, no biases, dropout 0.2 with one mask a sequence, soft reset
     at the next step, logits accumulated. With `batch_norm` the convolutions have biases and batch norm, and the neurons of Ding et
-    al., ICML 2024, are `neuron="dlif", leak=0.99, reset="hard", surrogate="triangle", dropout=0, readout="rate"`.
+    al., ICML 2024, are `neuron="dlif", leak=0.99, reset="hard", surrogate_settings=(1.0,), dropout=0, readout="rate"`.
 
     Raises `NoiseproofError` for inputs that are no images or too small, and for a setting out of its range.
     """
 
     channels: ClassVar[Sequence[int]] = ()
+    triangle: ClassVar = (0.3,)
 
     neuron: Kind = "lif"
     leak: float = 1.0
     reset: Reset = "soft-next"
-    surrogate_settings: tuple[float, ...] = (0.3,)
     readout: How = "sum"
     # batch norm after every convolution, which then has a bias
     batch_norm: bool = False

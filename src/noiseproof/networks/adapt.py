@@ -28,7 +28,7 @@ from noiseproof.networks._outside_time import Readout, Time, passes_state
 from noiseproof.networks._outside_traces import neurons, recorded, stacked
 from noiseproof.networks._run import Run
 from noiseproof.parameters import Params, call_inference, inference_mode, parameters_of
-from noiseproof.randomness import generator, stochastic
+from noiseproof.randomness import stochastic
 
 
 class Adapted(nn.Module):
@@ -178,7 +178,7 @@ def check_fits(network: nn.Module, x: Tensor, classes: int) -> None:
     Raises `NoiseproofError` when the network cannot take the data, gives something else, or keeps state between calls.
     """
     try:
-        with stochastic(generator("coding", 0)):
+        with stochastic(0):
             logits = call_inference(network, parameters_of(network), x[:2])
     except NoiseproofError:
         raise

@@ -16,7 +16,7 @@ from noiseproof.neurons.lif import LIF
 from noiseproof.neurons.neuron import Neuron
 from noiseproof.neurons.recurrent import Recurrent
 from noiseproof.parameters import inference_mode, parameters_of
-from noiseproof.randomness import generator, stochastic
+from noiseproof.randomness import stochastic
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ def convert(
     accuracy of both is then reported. Use training data.
     Source: Kundu et al., ICCV 2021, section 4 (its scaling factor is `scale`); after Rathi et al., arXiv:2005.01807.
 
-    Raises `NoiseproofError` when the two do not have the same weights, there are no batches, a layer's currents are nowhere
+    Raises `NoiseproofError` when the two do not have the same weights, neurons are recurrent, adaptive or have a time constant
+    instead of a leak, there are no batches, a layer's currents are nowhere
     positive, or a number is out of its range.
 
     Example:
@@ -64,28 +65,37 @@ def convert(
     calibration = [batch if isinstance(batch, Tensor) else batch[0] for batch in batches]
     if not calibration:
         raise NoiseproofError("batches is empty: give at least one batch of inputs to set the thresholds by")
+    _check_neurons(spiking)
     _copy_weights(plain, spiking)
-    layers = {name: layer for name, layer in spiking.named_modules() if isinstance(layer, Neuron) and not name.endswith(".neuron")}
-    layers |= {name: layer for name, layer in spiking.named_modules() if isinstance(layer, Recurrent)}
-    for layer in spiking.modules():
-        if isinstance(layer, LIF) and "leak" in dict(layer.named_parameters()):
+    layers = {name: layer for name, layer in spiking.named_modules() if isinstance(layer, LIF)}
+    for layer in layers.values():
+        if "leak" in dict(layer.named_parameters()):
             layer.leak.fill_(1.0)
     thresholds: dict[str, float] = {}
-    with inference_mode(spiking), stochastic(generator("coding", 0)):
+    with inference_mode(spiking), stochastic(0):
         # in the order in which a run reaches them
         for name in spiking.run(calibration[0][:1], record=("current",)).traces["current"]:
             largest = max(_percentile(spiking.run(x, record=("current",)).traces["current"][name], percentile) for x in calibration)
             if largest <= 0:
                 raise NoiseproofError(f"layer {name} has no positive current at the {percentile:g}th percentile: no spike could come of it")
-            layer = layers[name]
-            neuron = layer.neuron if isinstance(layer, Recurrent) else layer
-            dict(neuron.named_parameters())["threshold"].fill_(scale * largest)
+            layers[name].threshold.fill_(scale * largest)
             thresholds[name] = scale * largest
     labelled = [batch for batch in batches if not isinstance(batch, Tensor)]
     if not labelled:
         return Converted(thresholds)
     x, y = torch.cat([b[0] for b in labelled]), torch.cat([b[1] for b in labelled])
     return Converted(thresholds, *(measure(network, parameters_of(network), x, y).accuracy for network in (plain, spiking)))
+
+
+def _check_neurons(spiking: nn.Module) -> None:
+    """Raise `NoiseproofError` for neurons that cannot be made integrate-and-fire ones."""
+    for name, layer in spiking.named_modules():
+        if isinstance(layer, Recurrent) or (isinstance(layer, Neuron) and not isinstance(layer, LIF)):
+            raise NoiseproofError(f"layer {name} is {type(layer).__name__}: conversion needs neurons without recurrence or adaptation")
+        if isinstance(layer, LIF) and (layer.decay_input or "tau" in dict(layer.named_parameters())):
+            raise NoiseproofError(
+                f"layer {name} has a time constant or decay_input: conversion sets the leak to 1; build it with leak alone"
+            )
 
 
 def _copy_weights(plain: nn.Module, spiking: nn.Module) -> None:

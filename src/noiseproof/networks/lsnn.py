@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import nn
 
@@ -22,6 +23,8 @@ class LSNN(NeuronArchitecture):
     Raises `NoiseproofError` for data that are not sequences, and for a setting out of its range.
     """
 
+    triangle: ClassVar = (0.3,)
+
     # recurrent units
     units: int = 256
     neuron: Kind = "alif"
@@ -29,7 +32,6 @@ class LSNN(NeuronArchitecture):
     threshold: float = 0.01
     refractory: int = 1
     decay_input: bool = True
-    surrogate_settings: tuple[float, ...] = (0.3,)
 
     def __post_init__(self) -> None:
         super().__post_init__()

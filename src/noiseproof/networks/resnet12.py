@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import nn
 
@@ -26,10 +27,11 @@ class ResNet12(NeuronArchitecture):
     Raises `NoiseproofError` for inputs that are no images or too small, and for a setting out of its range.
     """
 
+    triangle: ClassVar = (0.3,)
+
     neuron: Kind = "lif"
     leak: float = 1.0
     reset: Reset = "soft-next"
-    surrogate_settings: tuple[float, ...] = (0.3,)
     readout: How = "sum"
     # probability that a hidden unit is silent in training
     dropout: float = 0.2

@@ -26,14 +26,11 @@ class WideResNet(NeuronArchitecture):
     neuron: Kind = "dlif"
     leak: float = 0.99
     reset: Reset = "hard"
-    trainable: tuple[str, ...] = ("a",)
     depth: int = 16
     # k: how many times as many channels as the plain residual network
     widen: int = 4
 
     def __post_init__(self) -> None:
-        if self.trainable == ("a",) and self.neuron != "dlif":  # the default of another neuron
-            object.__setattr__(self, "trainable", ())
         super().__post_init__()
         require_number("widen", self.widen, 1, whole=True)
         if self.depth < 10 or (self.depth - 4) % 6:

@@ -41,8 +41,9 @@ def poisson(
         return direct(x, steps)
     if generator is None:
         raise NoiseproofError("generator is None: Poisson coding draws spikes; give a torch.Generator")
-    draws = torch.rand((steps, *x.shape), generator=generator, device=generator.device).to(x.device)
-    spikes = (draws < x.detach()).to(x.dtype)
+    # sample by sample: what a sample draws does not depend on how many come after it
+    draws = torch.rand((len(x), steps, *x.shape[1:]), generator=generator, device=generator.device).to(x.device)
+    spikes = (draws.transpose(0, 1) < x.detach()).to(x.dtype)
     return spikes + (x - x.detach())
 
 

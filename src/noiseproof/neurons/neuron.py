@@ -18,6 +18,7 @@ from noiseproof.neurons.surrogates import Surrogate
 
 Per = Literal["layer", "channel", "neuron"]
 SMALLEST_THRESHOLD = 1e-6
+SHORTEST_TAU = 0.05  # exp(-20) is nothing, and the gradient is still a number
 
 
 @wrap_torch_function(lambda spikes: (spikes,))
@@ -111,13 +112,16 @@ class _Spread:
 
 def within(value: Tensor, low: float, high: float = math.inf) -> Tensor:
     """Return the value limited to [low, high]; the gradient is that of the value itself."""
-    return value + (value.clamp(low, high) - value).detach()
+    fixed = value.detach()
+    return fixed.clamp(low, high) + (value - fixed)  # exact, as the last part is zero
 
 
 def leak_of(tau: Tensor, decay: Literal["exponential", "euler"]) -> Tensor:
-    """Return λ = exp(−1/τ), or 1 − 1/τ, for a time constant τ in steps; τ at zero or below keeps nothing."""
-    tau = within(tau, 1e-6)
-    return torch.exp(-1 / tau) if decay == "exponential" else within(1 - 1 / tau, 0.0, 1.0)
+    """Return λ = exp(−1/τ), or 1 − 1/τ, for a time constant τ in steps.
+
+    Below 0.05 steps (exponential) or one step (euler) nothing is kept: λ is zero, and τ counts as that limit in the gradient too.
+    """
+    return torch.exp(-1 / within(tau, SHORTEST_TAU)) if decay == "exponential" else 1 - 1 / within(tau, 1.0)
 
 
 def check_threshold(threshold: float) -> None:

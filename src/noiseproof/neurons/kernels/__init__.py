@@ -66,7 +66,9 @@ def integrate(
     Raises `NoiseproofError` for no steps, or shapes that do not fit.
     """
     steps = len(x) if steps is None else steps
-    _check(x, steps, state, recurrent)
+    if not x.is_floating_point():
+        x = x.to(constants.threshold.dtype)
+    _check(x, steps, constants, state, recurrent)
     known = type(form.surrogate) in SURROGATES.values()
     backend = _backend(x) if known and not membrane else "reference"
     half = x.dtype in (torch.float16, torch.bfloat16)
@@ -75,7 +77,7 @@ def integrate(
     if recurrent is not None:
         x, recurrent = x.contiguous(), recurrent.to(x.dtype)
     if backend == "reference":
-        begin = initial_state(x[0], form) if state is None else state
+        begin = initial_state(x[0], form) if state is None else _complete(state, x[0], form)
         out = reference(x, begin, constants, form, steps, recurrent)
         return out if membrane else out._replace(membrane=None)
     from noiseproof.neurons.kernels import binding
@@ -83,16 +85,32 @@ def integrate(
     leak, theta, gain, beta, rho = (None if c is None else c.to(torch.float32 if half else x.dtype) for c in constants)
     assert leak is not None
     assert theta is not None
-    inputs = Inputs(x, *(state or (None, None, None, None)), leak, theta, gain, beta, rho, recurrent)
+    begin = (None, None, None, None) if state is None else _complete(state, x[0], form)
+    inputs = Inputs(x, *begin, leak, theta, gain, beta, rho, recurrent)
     spikes, v, b, r = binding.integrate(inputs, form, steps, backend)
     return Emitted(spikes, State(v, spikes[-1], b, r))
 
 
-def _check(x: Tensor, steps: int, state: State | None, recurrent: Tensor | None) -> None:
+def _complete(state: State, like: Tensor, form: Form) -> State:
+    """Return the state in the type of `like`, with all parts of the form and no others; one that is missing is at rest."""
+    rest = initial_state(like, form)
+    parts = (None if r is None else r if given is None else given.to(like.dtype) for given, r in zip(state, rest, strict=True))
+    return State(*parts)  # pyright: ignore[reportArgumentType]
+
+
+def _check(x: Tensor, steps: int, constants: Constants, state: State | None, recurrent: Tensor | None) -> None:
     if x.ndim < 2 or len(x) not in (1, steps) or steps < 1:
         raise NoiseproofError(f"x is of shape {tuple(x.shape)} for {steps} steps: give [T, B, …] with T = steps ≥ 1, or [1, B, …]")
-    if state is not None and state.v.shape != x.shape[1:]:
-        raise NoiseproofError(f"state is of shape {tuple(state.v.shape)}: neurons of this input have {tuple(x.shape[1:])}")
+    for name, part in zip(State._fields, state or (), strict=False):
+        if part is not None and part.shape != x.shape[1:]:
+            raise NoiseproofError(f"state is of shape {tuple(part.shape)} ({name}): neurons of this input have {tuple(x.shape[1:])}")
+    for name, value in zip(Constants._fields, constants, strict=True):
+        if value is None:
+            continue
+        times = (1, steps) if name in ("leak", "gain") else (1,)
+        fits = value.ndim == x.ndim and len(value) in times and all(a in (1, b) for a, b in zip(value.shape[1:], x.shape[1:], strict=True))
+        if not fits:
+            raise NoiseproofError(f"{name} is of shape {tuple(value.shape)}: it must broadcast to the input, {(*times[-1:], *x.shape[1:])}")
     if recurrent is not None and recurrent.shape != (x.shape[-1], x.shape[-1]):
         raise NoiseproofError(f"recurrent weights are of shape {tuple(recurrent.shape)}: {x.shape[-1]} units need {(x.shape[-1],) * 2}")
 
