@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
@@ -27,7 +28,7 @@ def hidden_units(spikes: Tensor) -> Tensor:
     return spikes
 
 
-class Neuron(nn.Module):
+class Neuron(nn.Module, ABC):
     """A layer of spiking neurons: current [T, B, …] → spikes [T, B, …], by the equation of `noiseproof.neurons.equation`.
 
     `per`: one parameter for the whole layer, one a channel (the dimension after the batch) or one a neuron; the last two need
@@ -58,9 +59,9 @@ class Neuron(nn.Module):
         for name in self.trainable:
             require(name in known, "trainable", name, f"these neurons have {', '.join(known)}")
 
+    @abstractmethod
     def constants(self, steps: int, spread: _Spread) -> Constants:
         """Return the numbers of the equation for `steps` steps; `spread` brings a parameter to the dimensions of the current."""
-        raise NotImplementedError
 
     def forward(
         self,
