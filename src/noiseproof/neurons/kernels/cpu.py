@@ -17,6 +17,7 @@ from noiseproof.neurons.kernels._build import library_path
 from noiseproof.neurons.kernels._constants import Row, Run
 from noiseproof.neurons.kernels._inputs import Gradients, Inputs, Outputs, laid_out
 
+BLOCK = 256  # neurons of a block, as in c/neurons.c
 CONSTANTS = ("leak", "gain", "theta", "beta", "rho")
 TYPES = {torch.float32: "float", torch.float64: "double"}
 
@@ -29,7 +30,7 @@ class _Constant(ctypes.Structure):
 
 class _Layer(ctypes.Structure):
     _fields_ = [
-        *((name, _whole) for name in ("steps", "n", "x_step", "block")),
+        *((name, _whole) for name in ("steps", "n", "x_step")),
         *((name, _pointer) for name in ("x", "v", "s", "b", "r")),
         *((name, _Constant) for name in CONSTANTS),
         *((name, _whole) for name in ("reset", "general", "refractory", "through", "surrogate")),
@@ -103,7 +104,7 @@ class _Call:
         self.row, self.inputs = Row(inputs.x), inputs
         n, x, surrogate = self.row.n, inputs.x, form.surrogate
         self.layer = _Layer(
-            steps=steps, n=n, block=512 if steps <= 32 else 256, x_step=n if len(x) == steps and steps > 1 else 0, x=self.sequence(x),
+            steps=steps, n=n, x_step=n if len(x) == steps and steps > 1 else 0, x=self.sequence(x),
             v=self.state(inputs.v), s=self.state(inputs.s), b=self.state(inputs.b), r=self.state(inputs.r),
             reset=RESETS.index(form.reset), general=form.general, refractory=form.refractory, through=not form.detach_reset,
             surrogate=surrogate.code, p0=surrogate.settings[0], p1=surrogate.settings[1],
@@ -124,7 +125,7 @@ class _Call:
 
     def sums(self, name: str) -> Tensor:
         """Return the memory for the gradient of a parameter."""
-        made = self.row.room(self.runs[name], self.layer.steps, -(-self.row.n // self.layer.block))
+        made = self.row.room(self.runs[name], self.layer.steps, -(-self.row.n // BLOCK))
         getattr(self.layer, name).grad = made.data_ptr()
         return made
 

@@ -2,7 +2,7 @@
    multiply-add rounds once instead of twice and moves spikes that are at the threshold. */
 #include "common.h"
 
-#define BLOCK 512 /* most neurons of a block */
+#define BLOCK 256 /* neurons of a block, as in cpu.py: state and, for some tens of steps, potentials stay in the first-level cache */
 
 #define real float
 #define TYPE float

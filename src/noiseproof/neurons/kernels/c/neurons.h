@@ -12,7 +12,7 @@ typedef struct {
 } NAME(Constant);
 
 typedef struct {
-    i64 steps, n, x_step, block; /* x_step: n, or 0 where the input stays the same; block: neurons at a time, at most BLOCK */
+    i64 steps, n, x_step; /* x_step: n, or 0 where the input stays the same */
     const real *x, *v, *s, *b, *r; /* state: NULL at rest */
     NAME(Constant) leak, gain, theta, beta, rho; /* data NULL: gain 1, beta and rho 0 */
     i64 reset, general, refractory, through, surrogate; /* general: adaptive or refractory; through: gradient through the reset */
@@ -116,9 +116,9 @@ CLONES static void NAME(forward_block)(const NAME(Layer) *l, i64 first, i64 m) {
 }
 
 int NAME(neurons_forward)(const NAME(Layer) *l) {
-    i64 blocks = (l->n + l->block - 1) / l->block;
+    i64 blocks = (l->n + BLOCK - 1) / BLOCK;
 #pragma omp parallel for schedule(static) if (l->n * l->steps > SMALL)
-    for (i64 k = 0; k < blocks; k++) NAME(forward_block)(l, k * l->block, l->n - k * l->block < l->block ? l->n - k * l->block : l->block);
+    for (i64 k = 0; k < blocks; k++) NAME(forward_block)(l, k * BLOCK, l->n - k * BLOCK < BLOCK ? l->n - k * BLOCK : BLOCK);
     return 0;
 }
 
@@ -127,7 +127,7 @@ static void NAME(collect)(const NAME(Layer) *l, const NAME(Constant) *c, i64 t, 
     if (c->period == 1) {
         double sum = 0;
         for (i64 i = 0; i < m; i++) sum += total[i];
-        c->grad[t * ((l->n + l->block - 1) / l->block) + first / l->block] = (real)sum;
+        c->grad[t * ((l->n + BLOCK - 1) / BLOCK) + first / BLOCK] = (real)sum;
     } else {
         memcpy(c->grad + t * l->n + first, total, m * sizeof(real));
     }
@@ -236,7 +236,7 @@ CLONES static void NAME(backward_block)(const NAME(Layer) *l, i64 first, i64 m, 
 
 /* Returns 1 where the memory for the potentials of a block could not be had, else 0. */
 int NAME(neurons_backward)(const NAME(Layer) *l) {
-    i64 blocks = (l->n + l->block - 1) / l->block;
+    i64 blocks = (l->n + BLOCK - 1) / BLOCK;
     int failed = 0;
 #pragma omp parallel if (l->n * l->steps > SMALL) reduction(| : failed)
     {
@@ -244,7 +244,7 @@ int NAME(neurons_backward)(const NAME(Layer) *l) {
         failed = memory == NULL;
 #pragma omp for schedule(static)
         for (i64 k = 0; k < blocks; k++)
-            if (memory) NAME(backward_block)(l, k * l->block, l->n - k * l->block < l->block ? l->n - k * l->block : l->block, memory);
+            if (memory) NAME(backward_block)(l, k * BLOCK, l->n - k * BLOCK < BLOCK ? l->n - k * BLOCK : BLOCK, memory);
         free(memory);
     }
     return failed;
