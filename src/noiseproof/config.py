@@ -16,11 +16,13 @@ import tomli_w
 import torch
 from torch import Tensor
 
-from noiseproof import _names
+from noiseproof import _names, spelling
 from noiseproof.errors import NoiseproofError, require, require_number, unknown
 from noiseproof.methods import Method, Standard
 from noiseproof.networks import CNN, Architecture
+from noiseproof.noise import Noise
 from noiseproof.numbers import number
+from noiseproof.projections import Projection
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -60,6 +62,8 @@ class Recipe:
     rate_target: float = 0.01
     # half-width of a weight attack on validation data after every epoch, all parameters; 0: none
     track_attack: float = 0.0
+    # projections after every step, such as "clip(k=2)"
+    after_step: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         require_number("epochs", self.epochs, 1, whole=True)
@@ -78,13 +82,27 @@ class Recipe:
                 f"decay_at is {self.decay_at!r} and schedule is {self.schedule!r}: schedule steps needs it, no other takes it"
             )
         self.make_optimizer([torch.zeros(1, requires_grad=True)])
+        self.projections()
+
+    def projections(self) -> list[Projection]:
+        """Return what `after_step` spells.
+
+        Raises `NoiseproofError` when it spells something else.
+        """
+        found = [choice for text in self.after_step for choice in spelled("projection", text, "after_step")]
+        require(all(len(steps) == 1 for steps in found), "after_step", self.after_step, "give one projection an entry")
+        return [steps[0] for steps in found]
 
     def learning_rate_at(self, epoch: int) -> float:
         """Return the learning rate of `epoch` (from 0)."""
+        return self.learning_rate * self.schedule_at(epoch)
+
+    def schedule_at(self, epoch: int) -> float:
+        """Return what the schedule multiplies the learning rate by in `epoch` (from 0)."""
         if self.schedule == "cosine":
-            return self.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))
+            return 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))
         passed = sum(epoch + 1e-9 >= share * self.epochs for share in self.decay_at)
-        return self.learning_rate * self.decay_factor**passed
+        return self.decay_factor**passed
 
     def make_optimizer(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
         """Return the optimiser for `parameters`.
@@ -265,15 +283,16 @@ def preset(name: str) -> dict[str, Any]:
     return load_toml(PRESETS / f"{name}.toml")
 
 
-_PACKAGES = {"network": "networks", "method": "methods"}
+_PACKAGES = {"network": "networks", "method": "methods", "noise": "noise", "projection": "projections"}
+_BASES: dict[str, type] = {"network": Architecture, "method": Method, "noise": Noise, "projection": Projection}
 
 
 def part_class(field_name: str, name: str) -> type:
-    """Return the class that `--method NAME` or `--network NAME` asks for.
+    """Return the class that a name stands for: `--method NAME`, `--network NAME`, `--noise "NAME(…)"`, `--after-step "NAME(…)"`.
 
     Raises `NoiseproofError` when it does not exist, or is not of that kind.
     """
-    base = {"network": Architecture, "method": Method}[field_name]
+    base = _BASES[field_name]
     found = _names.find(_PACKAGES[field_name], field_name, name)
     require(
         isinstance(found, type) and issubclass(found, base) and is_dataclass(found),
@@ -282,6 +301,14 @@ def part_class(field_name: str, name: str) -> type:
         f"this is no dataclass derived from {base.__name__}",
     )
     return found
+
+
+def spelled(kind: str, text: str, field_name: str) -> list[tuple[Any, ...]]:
+    """Return the noises or projections that `text` spells (see `noiseproof.spelling`): one tuple of steps for each value that is swept.
+
+    Raises `NoiseproofError` for a name or a setting that does not exist, or a value out of range.
+    """
+    return [tuple(build(part_class(kind, name), settings, name) for name, settings in steps) for steps in spelling.read(text, field_name)]
 
 
 def _named_part(field_name: str, value: Any) -> Any:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from noiseproof.errors import NoiseproofError, unknown
+from noiseproof.observing import unobserved
 
 Params = dict[str, Tensor]
 
@@ -77,6 +78,13 @@ def call_inference(network: nn.Module, params: Params, x: Tensor) -> Tensor:
     """Return the logits at `params` as in inference: mode and buffers of the network are afterwards what they were."""
     buffers = {name: b.clone() for name, b in network.named_buffers()}
     with inference_mode(network):
+        return _full_precision(functional_call(network, (params, buffers), (x,)))
+
+
+def call_aside(network: nn.Module, params: Params, x: Tensor) -> Tensor:
+    """Return the logits at `params` in the network's present mode, for a search: its buffers stay, and no penalty counts the pass."""
+    buffers = {name: b.clone() for name, b in network.named_buffers()}
+    with unobserved():
         return _full_precision(functional_call(network, (params, buffers), (x,)))
 
 

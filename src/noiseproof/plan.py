@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from noiseproof import checkpoint, config, training
 from noiseproof.config import Experiment
@@ -18,7 +19,7 @@ from noiseproof.errors import NoiseproofError, require
 from noiseproof.evaluation import Ledger, Measures, measure_all
 from noiseproof.files import locked
 from noiseproof.methods import Context
-from noiseproof.parameters import parameters_of, select
+from noiseproof.parameters import Params, parameters_of, select
 from noiseproof.progress import Progress, duration
 from noiseproof.randomness import generator, stochastic
 from noiseproof.records import RunFolder
@@ -166,10 +167,14 @@ def _seconds(experiment: Experiment, data: Splits, device: str) -> float:
     batch = (data.train.x[: experiment.batch_size].to(device), data.train.y[: experiment.batch_size].to(device))
     context = Context(generator("estimate", 0, device=device), state=experiment.method.start(network))
 
+    def update(loss: Tensor, gradient: Params | None = None, free: Params | None = None) -> None:
+        if gradient is None:
+            loss.backward()
+
     def step() -> float:
         begun = time.perf_counter()
         with stochastic(0):
-            experiment.method.step(network, batch, context, lambda loss: loss.backward())
+            experiment.method.step(network, batch, context, update)
         if device.startswith("cuda"):
             torch.cuda.synchronize()
         return time.perf_counter() - begun

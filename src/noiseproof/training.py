@@ -205,7 +205,8 @@ def _train_in(
 def _fit(network: nn.Module, data: Splits, method: Method, recipe: Recipe, device: str, run: RunFolder | None, bar: Progress) -> Training:
     network.to(device)
     train_split, validation = data.train.to(device), data.validation.to(device)
-    optimizer = recipe.make_optimizer(list(network.parameters()))
+    optimizer = method.make_optimizer(list(network.parameters())) or recipe.make_optimizer(list(network.parameters()))
+    rates = [group["lr"] for group in optimizer.param_groups]
     training = _restore(network, optimizer, method, run, device)
     training.seed, training.samples, training.track_attack = recipe.seed, (len(train_split), len(validation)), recipe.track_attack
 
@@ -216,6 +217,8 @@ def _fit(network: nn.Module, data: Splits, method: Method, recipe: Recipe, devic
             bar.say(f"goes on after epoch {training.epoch}")
         for epoch in range(training.epoch, recipe.epochs):
             begun = time.monotonic()
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * recipe.schedule_at(epoch)
             loss = _epoch(network, train_split, data.augment_batch, method, recipe, optimizer, epoch, training.method_state, bar)
             scores = _validate(network, validation, recipe, epoch)
             training.seconds += time.monotonic() - begun
@@ -245,8 +248,6 @@ def _epoch(
     bar: Progress,
 ) -> float:
     """Train one epoch and return the mean loss. All its randomness comes from (seed, epoch): a resumed run draws the same."""
-    for group in optimizer.param_groups:
-        group["lr"] = recipe.learning_rate_at(epoch)
     device = split.x.device
     draw = generator("method", recipe.seed, epoch, device=device)
     draw_batch = generator("augment batch", recipe.seed, epoch, device=device)
@@ -255,32 +256,61 @@ def _epoch(
     network.train()
     rates = RatePenalty(network, recipe.rate_penalty, recipe.rate_target) if recipe.rate_penalty else None
     first = epoch * -(-len(split) // recipe.batch_size)
+    projections = recipe.projections()
 
-    def update(loss: Tensor) -> None:
+    def penalty() -> Tensor:
+        return torch.zeros((), device=device) if rates is None else rates.take()
+
+    def update(loss: Tensor, gradient: Params | None = None, free: Params | None = None) -> None:
         nonlocal updates
         if not bool(torch.isfinite(loss)):
             raise NoiseproofError(
                 f"loss is {loss.item()} in epoch {epoch + 1}, step {step + 1} of it, learning rate {recipe.learning_rate_at(epoch):g}: "
                 "lower the learning rate or the strength of the method, or look for NaN in the data"
             )
-        if rates is not None:
-            loss = loss + rates.take()
+        params: Params = dict(network.named_parameters())
         optimizer.zero_grad()
-        with torch.autocast(device.type, enabled=False):
-            loss.backward()
-        optimizer.step()
-        method.after_step(dict(network.named_parameters()))
+        if gradient is None:
+            loss = loss + penalty()
+            with torch.autocast(device.type, enabled=False):
+                loss.backward()
+        else:
+            for name, value in gradient.items():
+                params[name].grad = value.detach().clone()
+        with _kept(optimizer, params, free or {}):
+            optimizer.step()
+        method.after_step(params)
+        for project in projections:
+            project(params)
         total.add_(loss.detach())
         updates += 1
 
     with _seeded(recipe.seed, epoch, device), _precision(recipe, device), rates or contextlib.nullcontext():
         for step, index in enumerate(order.split(recipe.batch_size)):
-            context = Context(draw, first + step, epoch, recipe.epochs, state)
+            context = Context(draw, first + step, epoch, recipe.epochs, state, penalty)
             x = split.x[index] if augment_batch is None else augment_batch(split.x[index], draw_batch)
             with stochastic(recipe.seed, first + step):
                 method.step(network, (x, split.y[index]), context, update)
             bar.advance()
     return float(total) / max(1, updates)
+
+
+@contextlib.contextmanager
+def _kept(optimizer: torch.optim.Optimizer, params: Params, free: Params) -> Iterator[None]:
+    """Put back at the end what a step did to entries that are not free: their values, and their moments in the optimiser."""
+    fixed = [(params[name], ~mask.bool()) for name, mask in free.items()]
+    before = [(p.detach().clone(), {k: v.clone() for k, v in _moments(optimizer, p).items()}) for p, _ in fixed]
+    yield
+    with torch.no_grad():
+        for (p, mask), (value, moments) in zip(fixed, before, strict=True):
+            p[mask] = value[mask]
+            for key, now in _moments(optimizer, p).items():
+                # a moment that was not there before the first step was zero
+                now[mask] = moments[key][mask] if key in moments else 0.0
+
+
+def _moments(optimizer: torch.optim.Optimizer, p: Tensor) -> dict[str, Tensor]:
+    return {k: v for k, v in optimizer.state.get(p, {}).items() if isinstance(v, Tensor) and v.shape == p.shape and v.ndim > 0}
 
 
 def _validate(network: nn.Module, split: Split, recipe: Recipe, epoch: int) -> dict[str, float]:

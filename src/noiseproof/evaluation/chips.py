@@ -57,7 +57,9 @@ def measurer(network: nn.Module, split: Split, *, processes: int | None = None, 
         return
 
     def work(chip: Chip) -> Measured:
-        return measure(network, chip.params(nominal), split.x, split.y, block)
+        params = chip.params(nominal)
+        with chip.noise.converters(params):
+            return measure(network, params, split.x, split.y, block)
 
     with forked(work, processes) as run:
         yield run

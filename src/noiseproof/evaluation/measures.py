@@ -3,9 +3,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from noiseproof import config
 from noiseproof.attacks import WeightAttack
 from noiseproof.errors import NoiseproofError, require_number, unknown
-from noiseproof.noise import Gaussian, MaxRelativeGaussian, Mismatch, Noise
+from noiseproof.noise import Gaussian, MaxRelativeGaussian, Mismatch, Noise, compose
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class Measures:
     gaussian: tuple[float, ...] = ()
     # levels η of noise relative to the largest weight of an output channel
     max_relative: tuple[float, ...] = ()
+    # any other noise, spelled out: "pcm(time=25|3600)", "quantisation(bits=8) > mismatch(zeta=0.1|0.3)"
+    noise: tuple[str, ...] = ()
     # simulated chips a level
     chips: int = 100
     # instead: chips until the mean is certain to so many percentage points (95 %); 0: a fixed number
@@ -74,7 +77,8 @@ class Measures:
         """Return every noise that is asked for."""
         found: list[Noise] = [Mismatch(zeta=level, parameters=self.parameters) for level in self.mismatch]
         found += [Gaussian(std=level, parameters=self.parameters) for level in self.gaussian]
-        return found + [MaxRelativeGaussian(eta=level, parameters=self.parameters) for level in self.max_relative]
+        found += [MaxRelativeGaussian(eta=level, parameters=self.parameters) for level in self.max_relative]
+        return found + [compose(steps) for text in self.noise for steps in config.spelled("noise", text, "noise")]
 
     def attacks(self) -> list[WeightAttack]:
         """Return every attack that is asked for."""

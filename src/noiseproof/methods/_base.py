@@ -3,6 +3,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,21 @@ class Context:
     epoch: int = 0
     epochs: int = 1
     state: dict[str, Tensor] = field(default_factory=dict)
+    # what the recipe adds to the loss of the pass just made (penalty on rates); `update(loss)` adds it itself, a method that
+    # takes a gradient itself, to pass it on, adds this
+    penalty: Callable[[], Tensor | float] = float
+
+
+class Update(Protocol):
+    """What takes one step of the optimiser."""
+
+    def __call__(self, loss: Tensor, gradient: Params | None = None, free: Params | None = None) -> None:
+        """Go down the gradient of `loss` once.
+
+        `gradient`: go down this instead, by name of the parameter; `loss` is then only told. `free`: by name, True where an
+        entry may change; the others keep their value and their moments in the optimiser.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -35,7 +51,16 @@ class Method(ABC):
     def loss(self, network: nn.Module, params: Params, batch: Batch, context: Context) -> Tensor:
         """Return the scalar that is minimised. `batch`: x [B, …], y [B]; `params`: the network's own parameters."""
 
-    def step(self, network: nn.Module, batch: Batch, context: Context, update: Callable[[Tensor], None]) -> None:
+    @property
+    def gradient_evaluations(self) -> float:
+        """Passes forward and backward that one batch costs: what an equal budget counts."""
+        return 1
+
+    def make_optimizer(self, parameters: list[Tensor]) -> torch.optim.Optimizer | None:
+        """Return an optimiser that belongs to the method; None, the rule: the one that the recipe names."""
+        return None
+
+    def step(self, network: nn.Module, batch: Batch, context: Context, update: Update) -> None:
         """Take one step on one batch; `update(loss)` goes down the gradient once. A method may call it several times."""
         update(self.loss(network, dict(network.named_parameters()), batch, context))
 

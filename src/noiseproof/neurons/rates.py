@@ -8,13 +8,15 @@ from torch.overrides import TorchFunctionMode
 
 from noiseproof.errors import NoiseproofError
 from noiseproof.neurons.neuron import Neuron, hidden_units
+from noiseproof.observing import observed
 
 
 class RatePenalty(TorchFunctionMode):
     """While active, notes the spikes of a network's forward passes; `take` gives w·Σ_i (r_i − r0)² of the first one since the last `take`.
 
     r_i is the mean of unit i over steps and batch, in spikes a step; the sum goes over all units of all layers. The first forward
-    pass of a training step is that of the task loss, whatever else a method computes after it; passes without gradient do not count.
+    pass of a training step is that of the task loss, whatever else a method computes after it; passes without gradient, or
+    made aside, do not count.
     Source: Büchel et al., arXiv:2106.05009, appendix (w 1e-3, r0 0.01); after Bellec et al. 2018.
 
     Raises `NoiseproofError` for a network without spiking neurons of ours.
@@ -29,7 +31,7 @@ class RatePenalty(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = function(*args, **(kwargs or {}))
-        if function is hidden_units and len(self.rates) < self.layers and torch.is_grad_enabled():
+        if function is hidden_units and len(self.rates) < self.layers and torch.is_grad_enabled() and observed():
             self.rates.append(out.mean((0, 1)))
         return out
 

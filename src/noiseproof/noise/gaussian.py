@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from noiseproof.errors import require_number
-from noiseproof.noise._base import Noise
+from noiseproof.noise._base import Additive
 
 
 @dataclass(frozen=True)
-class Gaussian(Noise):
+class Gaussian(Additive):
     """Noise of one size for all parameters: θ' = θ + s·ξ, ξ ~ N(0, 1), s in the unit of the parameters.
 
     Source: the constant noise that Büchel et al., arXiv:2106.05009, Fig. S4, set beside the relative one.

@@ -6,11 +6,11 @@ from typing import Literal
 from torch import Tensor
 
 from noiseproof.errors import require, require_number
-from noiseproof.noise._base import Noise
+from noiseproof.noise._base import Additive
 
 
 @dataclass(frozen=True)
-class MaxRelativeGaussian(Noise):
+class MaxRelativeGaussian(Additive):
     """Noise relative to the largest weight: w' = w + η·max|w|·ξ, ξ ~ N(0, 1), the maximum taken per kernel, channel or tensor.
 
     A kernel is the weights from one input channel to one output channel, [:, :, height, width]; in a matrix it is a single

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from noiseproof.errors import require_number
-from noiseproof.noise._base import Noise
+from noiseproof.noise._base import Additive
 
 
 @dataclass(frozen=True)
-class Mismatch(Noise):
+class Mismatch(Additive):
     """Device mismatch, proportional to each parameter: θ' = θ·(1 + ζ·ξ), ξ ~ N(0, 1).
 
     ζ is **one standard deviation** (a tool that quotes three of them calls ζ = 0.1 "0.30 mismatch").

@@ -1,0 +1,6 @@
+"""What is done to the parameters after every step of training, whatever the method: projections that any method can carry."""
+
+from noiseproof.projections._base import Projection
+from noiseproof.projections.clip import Clip
+
+__all__ = ["Clip", "Projection"]
