@@ -12,7 +12,8 @@ from noiseproof.errors import NoiseproofError
 from noiseproof.methods import WeightAdversary
 from noiseproof.networks import CNN, MLP
 from noiseproof.numbers import number
-from noiseproof.plan import BUILT_IN, load_plan
+from noiseproof.plan import BUILT_IN
+from noiseproof.plan_file import load_plan
 
 positive = st.floats(1e-6, 10, allow_nan=False)
 

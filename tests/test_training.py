@@ -62,7 +62,10 @@ def test_a_finished_run_is_not_trained_again(tmp_path) -> None:
     again = RunFolder(tmp_path / "again")
     train_experiment(small(), again, progress=False)
     assert weights(again) == weights(run)
-    assert {r.metric for r in run.records()} == {"best_epoch", "train_loss", "validation_accuracy", "validation_loss"}
+    assert {r.metric for r in run.records()} == {
+        "best_epoch", "train_loss", "validation_accuracy", "validation_loss",
+        "weight_magnitude", "gradient_evaluations_per_step", "gradient_evaluations",
+    }  # fmt: skip
     assert json.loads(run.environment_file.read_text())["training_seconds"] >= 0
     assert isinstance(network, nn.Module)
 

@@ -101,10 +101,11 @@ def _report(words: list[str]) -> None:
 def _run(words: list[str]) -> None:
     path = _take_positional(words)
     about = "Do a plan: train, measure, report. What is there already is not done again."
-    limits, out, chips, where = _parse(words, "run PLAN.toml", about, _Limits(), _Out(), _Chips(), _Where())
+    budget, limits, out, chips, where = _parse(words, "run PLAN.toml", about, _Budget(), _Limits(), _Out(), _Chips(), _Where())
     if path is None:
         raise _error("plan is missing: noiseproof run PLAN.toml")
-    _run_plan(Path(path), Path(out.out or f"runs/{Path(path).stem}"), limits, chips, where)
+    default = f"runs/{Path(path).stem}" + (f"-{budget.budget}" if budget.budget else "")
+    _run_plan(Path(path), Path(out.out or default), limits, chips, where, budget.budget)
 
 
 def _demo(words: list[str]) -> None:
@@ -115,14 +116,15 @@ def _demo(words: list[str]) -> None:
     _run_plan(BUILT_IN / "demo.toml", Path(out.out), limits, chips, where)
 
 
-def _run_plan(path: Path, out: Path, limits: _Limits, chips: _Chips, where: _Where) -> None:
-    from noiseproof.plan import load_plan, run_plan
+def _run_plan(path: Path, out: Path, limits: _Limits, chips: _Chips, where: _Where, budget: str | None = None) -> None:
+    from noiseproof.plan import run_plan
+    from noiseproof.plan_file import load_plan
 
     given = {name: value for name, value in asdict(limits).items() if value is not None}
     chips_a_level = given.pop("chips", None)
-    plan = load_plan(path, given)
+    plan = load_plan(path, given, budget)
     if chips_a_level is not None:
-        plan = replace(plan, measures=replace(plan.measures, chips=chips_a_level))
+        plan = replace(plan, measures=tuple(replace(measures, chips=chips_a_level) for measures in plan.measures))
     runs = run_plan(plan, out, data_dir=where.data_dir, device=where.device, processes=chips.processes)
     _print_table(runs)
     print(f"report: {out / 'report.html'}")
@@ -168,6 +170,12 @@ class _Where:
 class _Out:
     # folder of the run or the plan; default: under runs/
     out: str | None = None
+
+
+@dataclass(frozen=True)
+class _Budget:
+    # a smaller version of the plan that its file describes, such as small
+    budget: str | None = None
 
 
 @dataclass(frozen=True)

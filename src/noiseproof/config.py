@@ -20,7 +20,7 @@ from noiseproof import _names, spelling
 from noiseproof.errors import NoiseproofError, require, require_number, unknown
 from noiseproof.methods import Method, Standard
 from noiseproof.networks import CNN, Architecture
-from noiseproof.noise import Noise
+from noiseproof.noise import Noise, compose
 from noiseproof.numbers import number
 from noiseproof.projections import Projection
 
@@ -62,6 +62,10 @@ class Recipe:
     rate_target: float = 0.01
     # half-width of a weight attack on validation data after every epoch, all parameters; 0: none
     track_attack: float = 0.0
+    # noises under which validation accuracy is followed, such as "gaussian(std=0.1)": the mean of track_chips chips after every epoch
+    track_noise: tuple[str, ...] = ()
+    # simulated chips of each of them
+    track_chips: int = 4
     # projections after every step, such as "clip(k=2)"
     after_step: tuple[str, ...] = ()
 
@@ -74,6 +78,7 @@ class Recipe:
         require_number("decay_factor", self.decay_factor, 0, 1, open_low=True)
         require_number("seed", self.seed, 0, whole=True)
         require_number("track_attack", self.track_attack, 0)
+        require_number("track_chips", self.track_chips, 1, whole=True)
         require_number("rate_penalty", self.rate_penalty, 0)
         require_number("rate_target", self.rate_target, 0, 1)
         require(all(0 < share < 1 for share in self.decay_at), "decay_at", self.decay_at, "give shares of the epochs between 0 and 1")
@@ -83,6 +88,14 @@ class Recipe:
             )
         self.make_optimizer([torch.zeros(1, requires_grad=True)])
         self.projections()
+        self.tracked_noises()
+
+    def tracked_noises(self) -> list[Noise]:
+        """Return what `track_noise` spells.
+
+        Raises `NoiseproofError` when it spells something else.
+        """
+        return [noise for text in self.track_noise for noise in spelled_noises(text, "track_noise")]
 
     def projections(self) -> list[Projection]:
         """Return what `after_step` spells.
@@ -145,6 +158,10 @@ class Experiment(Recipe):
     method: Method = field(default_factory=Standard)
     # label in tables and reports; runs that differ only in the seed share it
     name: str = ""
+    # folder of a run whose weights are the first ones: fine-tuning; in a plan the name of another training
+    start_from: str = ""
+    # identity of that run, filled in
+    started_from: str = ""
     # part of the training split that is held out for validation (unless one is published): a share below 1, else a number of samples
     validation: float = 0.1
     # augmentation as published for the data set: copies that are rotated by up to 10 degrees and flipped or not; for CIFAR crop and flip
@@ -182,8 +199,8 @@ class Experiment(Recipe):
 
 
 def identity_of(values: Mapping[str, Any]) -> str:
-    """Return the hash of an experiment written as a dict; its label does not count."""
-    relevant = {key: value for key, value in values.items() if key != "name"}
+    """Return the hash of an experiment written as a dict; its label does not count, nor where a run lies from which it started."""
+    relevant = {key: value for key, value in values.items() if key not in ("name", "start_from")}
     return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -309,6 +326,14 @@ def spelled(kind: str, text: str, field_name: str) -> list[tuple[Any, ...]]:
     Raises `NoiseproofError` for a name or a setting that does not exist, or a value out of range.
     """
     return [tuple(build(part_class(kind, name), settings, name) for name, settings in steps) for steps in spelling.read(text, field_name)]
+
+
+def spelled_noises(text: str, field_name: str) -> list[Noise]:
+    """Return the noises that `text` spells, one for each value that is swept; several steps make one composed noise.
+
+    Raises `NoiseproofError` as `spelled` does.
+    """
+    return [compose(steps) for steps in spelled("noise", text, field_name)]
 
 
 def _named_part(field_name: str, value: Any) -> Any:

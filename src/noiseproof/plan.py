@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,11 +13,12 @@ from torch import Tensor
 from noiseproof import checkpoint, config, training
 from noiseproof.config import Experiment
 from noiseproof.data import Splits
-from noiseproof.errors import NoiseproofError, require
+from noiseproof.errors import NoiseproofError
 from noiseproof.evaluation import Ledger, Measures, measure_all
 from noiseproof.files import locked
 from noiseproof.methods import Context
 from noiseproof.parameters import Params, parameters_of, select
+from noiseproof.plan_file import Plan
 from noiseproof.progress import Progress, duration
 from noiseproof.randomness import generator, stochastic
 from noiseproof.records import RunFolder
@@ -27,59 +26,23 @@ from noiseproof.records import RunFolder
 BUILT_IN = Path(__file__).parent / "plans"
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Trainings (one experiment a method and seed), what is measured on each, and the title of the report."""
-
-    title: str
-    experiments: tuple[Experiment, ...]
-    measures: Measures
-
-
-def load_plan(path: Path, overrides: Mapping[str, Any] | None = None) -> Plan:
-    """Return the plan of a TOML file: `title`, `seeds`, `[defaults]`, `[[training]]` …, `[evaluation]`.
-
-    `overrides` are fields of Experiment that hold for every training, whatever the file says.
-
-    Raises `NoiseproofError` for anything that is not right in it, before any work.
-    """
-    values = config.load_toml(path)
-    for key in values:
-        if key not in ("title", "seeds", "defaults", "training", "evaluation"):
-            raise NoiseproofError(f"{path}: {key!r} is no part of a plan: it has title, seeds, defaults, training and evaluation")
-    trainings = values.get("training", [])
-    require(isinstance(trainings, list) and bool(trainings), "training", trainings, "a plan needs at least one [[training]]")
-    seeds = values.get("seeds", [0])
-    require(isinstance(seeds, list) and bool(seeds), "seeds", seeds, "give a list of seeds, such as [0, 1]")
-    defaults, evaluation = values.get("defaults", {}), values.get("evaluation", {})
-    for name, table in (("defaults", defaults), ("evaluation", evaluation), *(("training", t) for t in trainings)):
-        require(isinstance(table, dict), name, table, "give a table")
-        if name != "evaluation":
-            require("seed" not in table, f"seed of {name}", table.get("seed"), "say seeds = [0, 1] once, for all trainings")
-    made = [_experiment({**defaults, **table, **(overrides or {}), "seed": seed}) for table in trainings for seed in seeds]
-    folders = [_folder(e) for e in made]
-    for experiment, folder in zip(made, folders, strict=True):
-        alone = folders.count(folder) == 1
-        require(alone, "name", experiment.label, f"two trainings of a plan would share the folder {folder}; they need different names")
-    return Plan(str(values.get("title", path.stem)), tuple(made), config.build(Measures, evaluation, "evaluation"))
-
-
 def run_plan(
     plan: Plan, out: Path, *, data_dir: str | None = None, device: str = "cpu", processes: int | None = None, progress: bool = True
 ) -> list[RunFolder]:
     """Train, measure and report; whatever is in `out` already is not done again. Return the run folders."""
     training.check_device(device)
-    runs = [RunFolder(out / _folder(e)) for e in plan.experiments]
-    for experiment, run in zip(plan.experiments, runs, strict=True):
+    runs = [RunFolder(out / folder) for folder in plan.folders]
+    experiments = [replace(e, start_from=str(out / e.start_from)) if e.start_from else e for e in plan.experiments]
+    for experiment, run in zip(experiments, runs, strict=True):
         if run.experiment_file.exists():
             training.claim(run, config.to_dict(experiment))
-    todo = [e for e, run in zip(plan.experiments, runs, strict=True) if not run.weights_file.exists()]
-    _rehearse(todo, plan.measures, data_dir, device, progress)
-    for experiment, run in zip(plan.experiments, runs, strict=True):
+    todo = [e for e, run in zip(experiments, runs, strict=True) if not run.weights_file.exists()]
+    _rehearse(todo, {measures.parameters for measures in plan.measures}, data_dir, device, progress)
+    for experiment, run in zip(experiments, runs, strict=True):
         training.train_experiment(experiment, run, data_dir=data_dir, device=device, progress=progress)
-    for experiment, run in zip(plan.experiments, runs, strict=True):
-        evaluate_run(run, plan.measures, data_dir=data_dir, device=device, processes=processes, progress=progress, experiment=experiment)
-    write_report(runs, out / "report.html", plan.title, plan.measures.required_accuracy or None)
+    for experiment, measures, run in zip(experiments, plan.measures, runs, strict=True):
+        evaluate_run(run, measures, data_dir=data_dir, device=device, processes=processes, progress=progress, experiment=experiment)
+    write_report(runs, out / "report.html", plan.title, max(m.required_accuracy for m in plan.measures) or None)
     return runs
 
 
@@ -128,18 +91,7 @@ def write_report(runs: Sequence[RunFolder], path: Path, title: str, required: fl
     report.write(runs, path, title=title, required=required)
 
 
-def _experiment(values: dict[str, Any]) -> Experiment:
-    chosen = values.pop("preset", None)
-    return config.from_dict({**(config.preset(chosen) if chosen else {}), **values})
-
-
-def _folder(experiment: Experiment) -> str:
-    """Return the name of the run's folder in its plan."""
-    words = experiment.label.replace("β", "beta").replace("ζ", "zeta").replace("+", " and ").lower()
-    return f"{re.sub(r'[^a-z0-9]+', '-', words).strip('-') or 'training'}-seed{experiment.seed}"
-
-
-def _rehearse(todo: list[Experiment], measures: Measures, data_dir: str | None, device: str, progress: bool) -> None:
+def _rehearse(todo: list[Experiment], parameters: set[str], data_dir: str | None, device: str, progress: bool) -> None:
     """Try every kind of training, and what the evaluation selects, before any long work; say how long the trainings will take."""
     kinds = [replace(experiment, seed=0, name="").identity for experiment in todo]
     seconds: dict[str, float] = {}
@@ -153,7 +105,8 @@ def _rehearse(todo: list[Experiment], measures: Measures, data_dir: str | None, 
         data = loaded[source]
         network = training.build_network(experiment, data)
         training.rehearse(network, data, experiment.method, experiment)
-        select(parameters_of(network), measures.parameters)
+        for which in parameters:
+            select(parameters_of(network), which)
         seconds[kind] = _seconds(experiment, data, device) if progress and len(todo) > 1 else 0.0
     if progress and len(todo) > 1:
         with Progress("plan", len(todo)) as bar:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,14 @@ from noiseproof.methods import Context, Method, Standard
 from noiseproof.networks import adapt
 from noiseproof.networks.adapt import check_fits
 from noiseproof.neurons.rates import RatePenalty
+from noiseproof.noise import Noise
 from noiseproof.parameters import Params, parameters_of
 from noiseproof.progress import Progress, duration
 from noiseproof.randomness import generator, stochastic
 from noiseproof.records import Record, RunFolder
 
-TRACKED_SAMPLES = 1000  # validation samples of the attack that is tracked during training
+TRACKED_SAMPLES = 1000  # validation samples of what is tracked during training
+_OF_TRAINING = ("train_loss", "weight_magnitude")
 
 
 @dataclass
@@ -45,21 +48,27 @@ class Training:
     seconds: float = 0.0
     seed: int = 0
     samples: tuple[int, int] = (0, 0)  # for training and for validation
-    track_attack: float = 0.0
+    steps: int = 0  # batches of an epoch
+    gradient_evaluations: float = 1.0  # passes forward and backward of one of them
+    tracked: dict[str, dict[str, Any]] = field(default_factory=dict)  # what history has beside clean scores, with its perturbation
     described: dict[str, Any] = field(default_factory=dict)  # all settings, as in experiment.toml
 
     def records(self, run: str, device: str = "cpu") -> list[Record]:
         """Return the records of the whole training; made at its end, so that an interruption leaves no trace in them."""
-        found = [Record(run, "best_epoch", self.best_epoch, self.samples[1], "validation", seed=self.seed, device=device)]
-        tracked = {f"attacked, {objective}": attack.describe() for objective, attack in _tracked(self.track_attack).items()}
-        tracked["random point"] = {"name": "random-point", "zeta": self.track_attack, "norm": "linf", "parameters": "all"}
+        of_seed = {"seed": self.seed, "device": device}
+        cost = {
+            "gradient_evaluations_per_step": self.gradient_evaluations,
+            "gradient_evaluations": self.gradient_evaluations * self.steps * self.epoch,
+        }
+        found = [Record(run, "best_epoch", self.best_epoch, self.samples[1], "validation", **of_seed)]
+        found += [Record(run, metric, value, self.samples[0], "train", **of_seed) for metric, value in cost.items()]
         for epoch, scores in enumerate(self.history, start=1):
             for name, value in scores.items():
-                metric, n, split = (name, self.samples[0], "train") if name == "train_loss" else (name, self.samples[1], "validation")
-                if name in tracked:
+                metric, n, split = (name, self.samples[0], "train") if name in _OF_TRAINING else (name, self.samples[1], "validation")
+                if name in self.tracked:
                     metric, n = "accuracy", min(TRACKED_SAMPLES, n)
                 at = {"epoch": float(epoch)}
-                found.append(Record(run, metric, value, n, split, tracked.get(name, {}), at, seed=self.seed, device=device))
+                found.append(Record(run, metric, value, n, split, self.tracked.get(name, {}), at, **of_seed))
         return found
 
 
@@ -115,6 +124,7 @@ def train_experiment(
     Raises `NoiseproofError` as `train` does.
     """
     check_device(device)
+    experiment = started(experiment)
     described = config.to_dict(experiment)
     if run.experiment_file.exists():
         claim(run, described)
@@ -128,8 +138,28 @@ def train_experiment(
         if run.weights_file.exists():
             checkpoint.load_weights(run.weights_file, network)
         else:
+            if experiment.start_from:
+                checkpoint.load_weights(RunFolder(experiment.start_from).weights_file, network)
             _train_in(run, network, data, experiment.method, experiment, device, progress, described)
     return network.to(device)
+
+
+def started(experiment: Experiment) -> Experiment:
+    """Return the experiment with the identity of the run from whose weights it starts, so that other weights are another experiment.
+
+    Raises `NoiseproofError` when that run is not there or not finished, or is not the one from which the experiment once started.
+    """
+    if not experiment.start_from:
+        return experiment
+    run = RunFolder(experiment.start_from)
+    found = config.from_dict(run.settings()).identity
+    require(run.weights_file.exists(), "start_from", experiment.start_from, "its training is not finished; finish it first")
+    if experiment.started_from not in ("", found):
+        raise NoiseproofError(
+            f"start_from is {experiment.start_from!r}: it holds another experiment ({found}) than the training started from "
+            f"({experiment.started_from})"
+        )
+    return replace(experiment, started_from=found)
 
 
 def load_data(experiment: Experiment, data_dir: str | None = None) -> Splits:
@@ -178,7 +208,11 @@ def rehearse(network: nn.Module, data: Splits, method: Method, recipe: Recipe) -
     batch = (data.train.x[: min(last, 2)], data.train.y[: min(last, 2)])
     try:
         with _seeded(0, 0, torch.device("cpu")), stochastic(0):
-            method.loss(twin, dict(twin.named_parameters()), batch, context)
+            method.step(twin, batch, context, lambda loss, gradient=None, free=None: None)
+        for project in recipe.projections():
+            project(dict(twin.named_parameters()))
+        for noise in recipe.tracked_noises():
+            noise(parameters_of(twin), generator("rehearsal", 0))
     except NoiseproofError:
         raise
     except (RuntimeError, ValueError, TypeError) as error:
@@ -208,10 +242,10 @@ def _fit(network: nn.Module, data: Splits, method: Method, recipe: Recipe, devic
     optimizer = method.make_optimizer(list(network.parameters())) or recipe.make_optimizer(list(network.parameters()))
     rates = [group["lr"] for group in optimizer.param_groups]
     training = _restore(network, optimizer, method, run, device)
-    training.seed, training.samples, training.track_attack = recipe.seed, (len(train_split), len(validation)), recipe.track_attack
+    training.seed, training.samples, training.tracked = recipe.seed, (len(train_split), len(validation)), _tracked(recipe)
+    training.steps, training.gradient_evaluations = -(-len(train_split) // recipe.batch_size), float(method.gradient_evaluations)
 
-    steps = -(-len(train_split) // recipe.batch_size)
-    bar.total, bar.done = steps * recipe.epochs, steps * training.epoch
+    bar.total, bar.done = training.steps * recipe.epochs, training.steps * training.epoch
     with bar.restart():
         if training.epoch:
             bar.say(f"goes on after epoch {training.epoch}")
@@ -223,7 +257,7 @@ def _fit(network: nn.Module, data: Splits, method: Method, recipe: Recipe, devic
             scores = _validate(network, validation, recipe, epoch)
             training.seconds += time.monotonic() - begun
             training.epoch = epoch + 1
-            training.history.append({"train_loss": loss, **scores})
+            training.history.append({"train_loss": loss, "weight_magnitude": _weight_magnitude(network), **scores})
             _keep_best(training, network)
             if run is not None:
                 _save(run, network, optimizer, training)
@@ -317,19 +351,49 @@ def _validate(network: nn.Module, split: Split, recipe: Recipe, epoch: int) -> d
     params: Params = parameters_of(network)
     clean = measure(network, params, split.x, split.y)
     scores = {"validation_accuracy": clean.accuracy, "validation_loss": clean.loss}
+    x, y = split.x[:TRACKED_SAMPLES], split.y[:TRACKED_SAMPLES]
     if recipe.track_attack:
-        x, y = split.x[:TRACKED_SAMPLES], split.y[:TRACKED_SAMPLES]
-        for objective, attack in _tracked(recipe.track_attack).items():
+        for objective, attack in _attacks(recipe.track_attack).items():
             with stochastic(0):
                 worst = attack(network, params, [(x, y)], generator("tracked attack", recipe.seed, epoch))
             scores[f"attacked, {objective}"] = measure(network, worst.params, x, y).accuracy
-        chance = _tracked(recipe.track_attack)["kl"].random_point(network, params, generator("tracked point", recipe.seed, epoch))
+        chance = _attacks(recipe.track_attack)["kl"].random_point(network, params, generator("tracked point", recipe.seed, epoch))
         scores["random point"] = measure(network, chance, x, y).accuracy
+    for noise in recipe.tracked_noises():
+        # the same chips after every epoch
+        chips = [noise(params, generator("tracked chip", recipe.seed, i)) for i in range(recipe.track_chips)]
+        scores[_under(noise)] = sum(_on_chip(network, noise, chip, x, y) for chip in chips) / len(chips)
     return scores
 
 
-def _tracked(zeta: float) -> dict[str, WeightAttack]:
+@torch.no_grad()
+def _on_chip(network: nn.Module, noise: Noise, chip: Params, x: Tensor, y: Tensor) -> float:
+    with noise.converters(chip):
+        return measure(network, chip, x, y).accuracy
+
+
+def _attacks(zeta: float) -> dict[str, WeightAttack]:
     return {"kl": WeightAttack(zeta=zeta, parameters="all"), "ce": WeightAttack(zeta=zeta, objective="ce", parameters="all")}
+
+
+def _under(noise: Noise) -> str:
+    return f"under {json.dumps(noise.describe(), sort_keys=True)}"
+
+
+def _tracked(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """Return the perturbation of every score that `_validate` adds."""
+    found = {_under(noise): noise.describe() for noise in recipe.tracked_noises()}
+    if recipe.track_attack:
+        found |= {f"attacked, {objective}": attack.describe() for objective, attack in _attacks(recipe.track_attack).items()}
+        found["random point"] = {"name": "random-point", "zeta": recipe.track_attack, "norm": "linf", "parameters": "all"}
+    return found
+
+
+@torch.no_grad()
+def _weight_magnitude(network: nn.Module) -> float:
+    """Return the mean of |w| over all matrices and kernels."""
+    weights = [p for p in network.parameters() if p.ndim >= 2] or list(network.parameters())
+    return float(sum(w.abs().sum(dtype=torch.float64) for w in weights)) / sum(w.numel() for w in weights)
 
 
 def _keep_best(training: Training, network: nn.Module) -> None:

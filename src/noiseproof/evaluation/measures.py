@@ -6,7 +6,7 @@ from typing import Literal
 from noiseproof import config
 from noiseproof.attacks import WeightAttack
 from noiseproof.errors import NoiseproofError, require_number, unknown
-from noiseproof.noise import Gaussian, MaxRelativeGaussian, Mismatch, Noise, compose
+from noiseproof.noise import Gaussian, MaxRelativeGaussian, Mismatch, Noise
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Measures:
         found: list[Noise] = [Mismatch(zeta=level, parameters=self.parameters) for level in self.mismatch]
         found += [Gaussian(std=level, parameters=self.parameters) for level in self.gaussian]
         found += [MaxRelativeGaussian(eta=level, parameters=self.parameters) for level in self.max_relative]
-        return found + [compose(steps) for text in self.noise for steps in config.spelled("noise", text, "noise")]
+        return found + [noise for text in self.noise for noise in config.spelled_noises(text, "noise")]
 
     def attacks(self) -> list[WeightAttack]:
         """Return every attack that is asked for."""

@@ -2,5 +2,6 @@
 
 from noiseproof.projections._base import Projection
 from noiseproof.projections.clip import Clip
+from noiseproof.projections.weight_magnitude import WeightMagnitude
 
-__all__ = ["Clip", "Projection"]
+__all__ = ["Clip", "Projection", "WeightMagnitude"]
