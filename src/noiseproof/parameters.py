@@ -69,6 +69,11 @@ def select(params: Mapping[str, Tensor], which: str) -> Params:
     return chosen
 
 
+def trained(params: Mapping[str, Tensor]) -> Params:
+    """Return the parameters that training changes; thresholds and leaks of neurons, for one, need not be among them."""
+    return {name: p for name, p in params.items() if p.requires_grad}
+
+
 def call(network: nn.Module, params: Params, x: Tensor) -> Tensor:
     """Return the network's logits at `params`, in its present mode; batch norm in train mode updates its statistics as usual."""
     return _full_precision(functional_call(network, params, (x,)))

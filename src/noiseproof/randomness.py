@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 
 import torch
@@ -47,6 +48,23 @@ def draw_normal(like: Tensor, stream: torch.Generator) -> Tensor:
     """
     xi = torch.randn(like.shape, generator=stream, device=stream.device)
     return torch.empty_like(like).copy_(xi)
+
+
+def draw_uniform(like: Tensor, stream: torch.Generator) -> Tensor:
+    """Return u ~ U[0, 1) in the shape, type, device and memory layout of `like`, drawn as `draw_normal` draws."""
+    u = torch.rand(like.shape, generator=stream, device=stream.device)
+    return torch.empty_like(like).copy_(u)
+
+
+def draw_mask(shape: Sequence[int], probability: float, stream: torch.Generator) -> Tensor:
+    """Return a mask [*shape] on the generator's device, each entry True with `probability`, which is rounded to a multiple of 2⁻¹⁶.
+
+    It compares 16 random bits an entry: on a CPU that is ten times as fast as Bernoulli numbers, which cost a third of a training step.
+    """
+    size, threshold = math.prod(shape), round(probability * 2**16) - 2**15
+    words = torch.empty(-(-size // 4), dtype=torch.int64, device=stream.device).random_(-(2**63), None, generator=stream)
+    bits = words.view(torch.int16)[:size].view(tuple(shape))
+    return bits < threshold if threshold < 2**15 else torch.ones_like(bits, dtype=torch.bool)
 
 
 _current: ContextVar[Callable[[], torch.Generator] | None] = ContextVar("generator of stochastic networks", default=None)

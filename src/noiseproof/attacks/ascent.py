@@ -113,41 +113,89 @@ class EuclideanEllipsoid(Ellipsoid):
 
     def project(self, delta: Params, radius: Params) -> Params:
         flat = torch.cat([d.flatten() for d in delta.values()]).double()
-        axes = torch.cat([r.flatten() for r in radius.values()]).double()
-        nearest = project_ellipsoid(flat * axes, self.rho * axes)
-        relative = torch.where(axes > 0, nearest / axes, 0.0)
-        parts = relative.split([d.numel() for d in delta.values()])
+        squares = torch.cat([r.flatten() for r in radius.values()]).double().mul_(self.rho).square_()
+        parts = flat.mul_(_nearest(flat / self.rho, squares)).split([d.numel() for d in delta.values()])
         return {name: part.view_as(d).to(d) for (name, d), part in zip(delta.items(), parts, strict=True)}
 
 
-def project_ellipsoid(z: Tensor, axes: Tensor, tolerance: float = 1e-13) -> Tensor:
+@dataclass(frozen=True)
+class GradientBall(Ellipsoid):
+    """The same ball, climbed in steps as long as `size` times the gradient itself: δ moves by size·r·∇, as AMP has it."""
+
+    def step(self, delta: Params, gradient: Params, radius: Params, size: float) -> Params:
+        return {name: d + size * (gradient[name] * radius[name]) for name, d in delta.items()}
+
+
+@dataclass(frozen=True)
+class Layerwise:
+    """A ball for every tensor by itself: ‖δ_l‖₂ ≤ 1 in each, so that no layer's gradient decides how far another one goes."""
+
+    ball: Ellipsoid = Ellipsoid()
+
+    def step(self, delta: Params, gradient: Params, radius: Params, size: float) -> Params:
+        return _one_by_one(lambda d, g, r: self.ball.step(d, g, r, size), delta, gradient, radius)
+
+    def project(self, delta: Params, radius: Params) -> Params:
+        return _one_by_one(self.ball.project, delta, radius)
+
+    def random(self, radius: Params, streams: dict[str, torch.Generator]) -> Params:
+        return _one_by_one(lambda r: self.ball.random(r, streams), radius)
+
+    def spread(self, radius: Params, streams: dict[str, torch.Generator]) -> Params:
+        return self.random(radius, streams)
+
+
+@dataclass(frozen=True)
+class CutBox(Box):
+    """The box, cut where what it moves has limits of its own: low ≤ δ ≤ high by name, such as the valid range of inputs."""
+
+    low: Params
+    high: Params
+
+    def project(self, delta: Params, radius: Params) -> Params:
+        return {name: torch.clamp(d, self.low[name], self.high[name]) for name, d in delta.items()}
+
+
+def project_ellipsoid(z: Tensor, axes: Tensor) -> Tensor:
     """Return the point nearest to `z` in the Euclidean norm with Σ (d_i/a_i)² ≤ 1; O(n) by a safeguarded Newton search.
 
-    The function F(λ) = Σ (a·z/(a² + λ))² falls and is convex for λ ≥ 0, so Newton's method from the left climbs to its root
-    without overshooting. `z`, `axes` ≥ 0: vectors [n] of float64; an axis of length 0 gives 0.
+    `z`, `axes` ≥ 0: vectors [n] of float64; an axis of length 0 gives 0.
 
     Example:
         >>> project_ellipsoid(torch.tensor([4.0, 0.0]).double(), torch.tensor([2.0, 1.0]).double()).tolist()
         [2.0, 0.0]
     """
-    free = axes > 0
-    a, y = axes[free], z[free]
-    if bool(((y / a).square().sum()) <= 1):
-        return torch.where(free, z, 0.0)
+    return z * _nearest(torch.where(axes > 0, z / axes, 0.0), axes.square())
+
+
+def _nearest(relative: Tensor, squares: Tensor) -> Tensor:
+    """Return by what z must be multiplied, a²/(a² + λ), to be the nearest point; `relative`: z/a, `squares`: a²; 0 where a = 0.
+
+    The function F(λ) = Σ (a·z/(a² + λ))² falls and is convex for λ ≥ 0, so Newton's method from the left climbs to its root
+    without overshooting. Its error is about the square of its last step: after one of less than 1e-8, relative to λ, nothing is left
+    of it in float64.
+    """
+    free = squares > 0
+    if not bool(free.all()):
+        shrink = torch.zeros_like(squares)
+        shrink[free] = _nearest(relative[free], squares[free])
+        return shrink
+    if bool(torch.dot(relative, relative) <= 1):
+        return torch.ones_like(squares)
+    products = relative * squares  # a·z
     # every term alone is at least its share of F, so F(low) ≥ 1: a start left of the root
-    root = torch.clamp((a.mul(y).abs() - a.square()).amax(), min=0.0)
+    root = torch.clamp((products.abs() - squares).amax(), min=0.0)
+    sums, term, quotient = torch.empty_like(products), torch.empty_like(products), torch.empty_like(products)
     for _ in range(100):
-        term = a * y / (a.square() + root)
-        value = term.square().sum()
+        torch.add(squares, root, out=sums)
+        torch.div(products, sums, out=term)
+        value = torch.dot(term, term)
         # Newton on 1 − F^(−1/2), which is nearly linear, instead of on F: a few steps for any conditioning
-        slope = -2 * (term.square() / (a.square() + root)).sum()
-        change = 2 * value * (value.sqrt() - 1) / -slope
+        change = value * (value.sqrt() - 1) / torch.dot(torch.div(term, sums, out=quotient), term)
         root = root + change
-        if bool(change <= tolerance * root):
+        if bool(change <= 1e-8 * root):
             break
-    nearest = torch.zeros_like(z)
-    nearest[free] = y * a.square() / (a.square() + root)
-    return nearest
+    return squares / (squares + root)
 
 
 def start_near(shape: Shape, radius: Params, zeta: float, std: float, streams: dict[str, torch.Generator]) -> Params:
@@ -163,16 +211,29 @@ def start_near(shape: Shape, radius: Params, zeta: float, std: float, streams: d
     return {name: relative * r for name, r in shape.spread(radius, streams).items()}
 
 
-def ascend(gradient_at: Callable[[Params], Params], params: Params, radius: Params, delta: Params, shape: Shape, steps: int) -> Params:
-    """Return δ after `steps` projected steps of steepest ascent, each 1/`steps` of the set wide.
+def ascend(
+    gradient_at: Callable[[Params], Params],
+    params: Params,
+    radius: Params,
+    delta: Params,
+    shape: Shape,
+    steps: int,
+    size: float | None = None,
+) -> Params:
+    """Return δ after `steps` projected steps of steepest ascent, each `size` of the set wide, 1/`steps` where it is not given.
 
     θ*_t = Π(θ*_{t−1} + (r/N)·sign(∇_{θ*} objective)) for the box. Source: Büchel et al., arXiv:2106.05009, Algorithm 1.
     """
     delta = shape.project(delta, radius)
     for _ in range(steps):
         gradient = gradient_at({name: p + delta[name] * radius[name] for name, p in params.items()})
-        delta = shape.project(shape.step(delta, gradient, radius, 1 / steps), radius)
+        delta = shape.project(shape.step(delta, gradient, radius, 1 / steps if size is None else size), radius)
     return delta
+
+
+def _one_by_one(change: Callable[..., Params], *values: Params) -> Params:
+    """Return what `change` makes of each tensor alone, given as a dict of one."""
+    return {name: change(*({name: value[name]} for value in values))[name] for name in values[0]}
 
 
 def _norm(values: Params) -> Tensor:

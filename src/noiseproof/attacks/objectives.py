@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
 from noiseproof.errors import NoiseproofError
+from noiseproof.parameters import Params, call_inference
+
+Batch = tuple[Tensor, Tensor | None]
 
 
 def kl_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
@@ -40,3 +45,35 @@ def objective_value(kind: str, logits: Tensor, reference: Tensor | None, y: Tens
     if y is None:
         raise NoiseproofError(f"objective is {kind!r} without labels: give y, or use 'kl', which needs none")
     return cross_entropy(logits, y) if kind == "ce" else dlr(logits, y)
+
+
+@torch.no_grad()
+def reference_of(kind: str, network: nn.Module, params: Params, x: Tensor) -> Tensor | None:
+    """Return log p(θ) [B, C] in inference, which the KL is taken from; None for an objective that needs none."""
+    return call_inference(network, params, x).log_softmax(-1) if kind == "kl" else None
+
+
+def mean_gradient(
+    kind: str, network: nn.Module, params: Params, names: Sequence[str], batches: Sequence[Batch], references: Sequence[Tensor | None]
+) -> Params:
+    """Return the gradient of the objective, the mean over all samples in inference, for the parameters `names` at `params`."""
+    leaves = {name: params[name].detach().requires_grad_() for name in names}
+    total = sum(len(x) for x, _ in batches)
+    sums = [torch.zeros_like(leaf) for leaf in leaves.values()]
+    with torch.enable_grad():
+        for (x, y), reference in zip(batches, references, strict=True):
+            value = objective_value(kind, call_inference(network, params | leaves, x), reference, y)
+            gradients = torch.autograd.grad(value * (len(x) / total), list(leaves.values()), allow_unused=True)
+            sums = [s if g is None else s.add_(g) for s, g in zip(sums, gradients, strict=True)]
+    return dict(zip(names, sums, strict=True))
+
+
+@torch.no_grad()
+def mean_value(kind: str, network: nn.Module, params: Params, batches: Sequence[Batch], references: Sequence[Tensor | None]) -> float:
+    """Return the objective at `params`, the mean over all samples in inference."""
+    total = sum(len(x) for x, _ in batches)
+    values = [
+        float(objective_value(kind, call_inference(network, params, x), reference, y)) * len(x)
+        for (x, y), reference in zip(batches, references, strict=True)
+    ]
+    return sum(values) / total

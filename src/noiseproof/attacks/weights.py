@@ -10,12 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from noiseproof.attacks.ascent import Box, Ellipsoid, EuclideanEllipsoid, Shape, ascend, displace, radii, start_near
-from noiseproof.attacks.objectives import objective_value
+from noiseproof.attacks.objectives import Batch, mean_gradient, mean_value, reference_of
 from noiseproof.errors import require, require_number
-from noiseproof.parameters import Params, call_inference, select
+from noiseproof.parameters import Params, select
 from noiseproof.randomness import children
-
-Batch = tuple[Tensor, Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -83,10 +81,10 @@ class WeightAttack:
         `batches`: pairs (x [B, …], y [B] or None). The objective is the mean over all samples.
         """
         fixed = {name: p.detach() for name, p in params.items()}
-        references = [self._reference(network, fixed, x) for x, _ in batches]
+        references = [reference_of(self.objective, network, fixed, x) for x, _ in batches]
         delta = self.search(network, fixed, batches, references, generator)
         found = displace(fixed, delta, self.zeta, self.zeta_const)
-        return Perturbation(found, delta, self._value(network, found, batches, references))
+        return Perturbation(found, delta, mean_value(self.objective, network, found, batches, references))
 
     def search(
         self, network: nn.Module, params: Params, batches: Sequence[Batch], references: Sequence[Tensor | None], generator: torch.Generator
@@ -98,7 +96,7 @@ class WeightAttack:
             return next(starts)
 
         def objective(delta: Params) -> float:
-            return self._value(network, displace(fixed, delta, self.zeta, self.zeta_const), batches, references)
+            return mean_value(self.objective, network, displace(fixed, delta, self.zeta, self.zeta_const), batches, references)
 
         return max(starts, key=objective)
 
@@ -110,7 +108,7 @@ class WeightAttack:
         start = start_near(self.shape, radius, self.zeta, self.initial_std, children(generator, list(chosen)))
 
         def gradient_at(point: Params) -> Params:
-            return self._gradient(network, params | point, list(point), batches, references)
+            return mean_gradient(self.objective, network, params | point, list(point), batches, references)
 
         # an empty set holds one point
         moves = any(bool(r.any()) for r in radius.values())
@@ -133,30 +131,7 @@ class WeightAttack:
         """Return name and settings, as they stand in every record."""
         return {"name": "weight-attack", **asdict(self)}
 
-    def _reference(self, network: nn.Module, params: Params, x: Tensor) -> Tensor | None:
-        if self.objective != "kl":
-            return None
-        with torch.no_grad():
-            return call_inference(network, params, x).log_softmax(-1)
-
-    def _gradient(
-        self, network: nn.Module, params: Params, names: list[str], batches: Sequence[Batch], references: Sequence[Tensor | None]
-    ) -> Params:
-        leaves = {name: params[name].detach().requires_grad_() for name in names}
-        total = sum(len(x) for x, _ in batches)
-        sums = [torch.zeros_like(leaf) for leaf in leaves.values()]
-        with torch.enable_grad():
-            for (x, y), reference in zip(batches, references, strict=True):
-                value = objective_value(self.objective, call_inference(network, params | leaves, x), reference, y)
-                gradients = torch.autograd.grad(value * (len(x) / total), list(leaves.values()), allow_unused=True)
-                sums = [s if g is None else s.add_(g) for s, g in zip(sums, gradients, strict=True)]
-        return dict(zip(names, sums, strict=True))
-
-    @torch.no_grad()
-    def _value(self, network: nn.Module, params: Params, batches: Sequence[Batch], references: Sequence[Tensor | None]) -> float:
-        total = sum(len(x) for x, _ in batches)
-        values = [
-            float(objective_value(self.objective, call_inference(network, params, x), reference, y)) * len(x)
-            for (x, y), reference in zip(batches, references, strict=True)
-        ]
-        return sum(values) / total
+    def describe_random(self) -> dict[str, Any]:
+        """Return name and settings of `random_point`."""
+        kept = ("zeta", "norm", "zeta_const", "l2_radius", "parameters")
+        return {"name": "random-point", **{key: value for key, value in asdict(self).items() if key in kept}}

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from noiseproof.attacks import WeightAttack
+from noiseproof.attacks import BitFlips, WeightAttack
 from noiseproof.attacks.objectives import kl_divergence
 from noiseproof.data import Split
 from noiseproof.evaluation.ledger import Ledger
@@ -21,7 +21,7 @@ from noiseproof.records import Record
 def attack_curves(
     network: nn.Module,
     split: Split,
-    attacks: Sequence[WeightAttack],
+    attacks: Sequence[WeightAttack | BitFlips],
     *,
     restarts: int = 3,
     samples: int = 1000,
@@ -32,7 +32,7 @@ def attack_curves(
     """Return accuracy, cross-entropy and KL at the worst weights that each attack finds, and at random points of the same sets.
 
     One perturbation is shared by the first `samples` samples (one bad chip). Every restart is a record, at {"restart": k}:
-    the reader takes the minimum. Random points are corners of the box, or points on the rim of the ellipsoid.
+    the reader takes the minimum. Random points are corners of the box, points on the rim of the ellipsoid, or flips of random bits.
     Source: Büchel et al., arXiv:2106.05009, Fig. 3 and S3.
 
     Raises `NoiseproofError` when an attack selects no parameter.
@@ -64,14 +64,12 @@ def attack_curves(
                 ledger,
                 lambda a=attack, b=batches, k=k: a(network, params, b, generator("attack", seed, k)).params,
             )
-            described = {"name": "random-point", "zeta": attack.zeta, "norm": attack.norm, "zeta_const": attack.zeta_const}
-            described |= {"l2_radius": attack.l2_radius, "parameters": attack.parameters}
             found += _point(
                 network,
                 params,
                 x,
                 y,
-                (described, {"restart": float(k)}, seed),
+                (attack.describe_random(), {"restart": float(k)}, seed),
                 ledger,
                 lambda a=attack, k=k: a.random_point(network, params, generator("random point", seed, k)),
             )

@@ -3,14 +3,18 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from noiseproof._names import name_of
+from noiseproof.errors import NoiseproofError
 from noiseproof.parameters import Params, select
 from noiseproof.randomness import children, draw_normal
+
+if TYPE_CHECKING:
+    from noiseproof.noise._devices import Chip
 
 # what a noise takes and gives: parameters; parameters that become devices; devices; devices that are read as parameters
 Stage = Literal["parameters", "program", "devices", "read"]
@@ -44,6 +48,20 @@ class Noise(ABC):
         chosen = select(params, self.parameters)
         streams = children(generator, list(chosen))
         return params | {name: straight_through(theta, self.draw(theta.detach(), streams[name])) for name, theta in chosen.items()}
+
+    def on_devices(self, chip: Chip, generator: torch.Generator) -> Chip:
+        """Return what becomes of a chip of memory devices, for a noise that stands between program and read in a composition.
+
+        A noise that can act there overrides this, with `chip.change` and `Devices.stuck` or `dataclasses.replace`.
+
+        Raises `NoiseproofError` for one that cannot.
+        """
+        raise NoiseproofError(f"noise is {name_of('noise', type(self))!r}: it acts on weights, not on devices; compose it before program")
+
+    @property
+    def converts(self) -> bool:
+        """Whether the network must run with `converters` open."""
+        return False
 
     def converters(self, params: Params) -> contextlib.AbstractContextManager[Any]:
         """Return what must be open while a network runs at `params`, one chip of this noise: converters of the hardware, if any."""

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from noiseproof._names import name_of
 from noiseproof.errors import NoiseproofError, require
 from noiseproof.noise._base import Noise
+from noiseproof.noise._devices import Chip
+from noiseproof.noise.drift import Drift
+from noiseproof.noise.program import Program
+from noiseproof.noise.read import Read
 from noiseproof.parameters import Params
 from noiseproof.randomness import children
 
@@ -18,9 +23,15 @@ from noiseproof.randomness import children
 class Compose(Noise):
     """Several noises, one after the other, in the order given: θ' = n_k(… n_2(n_1(θ))).
 
-    Every step has its own random numbers, which do not depend on the settings of the others. The order is part of every result.
+    Every step has its own random numbers, by its name, which depend neither on the settings of the others nor on their presence.
+    From `program` on the steps act on the devices of a chip, until `read` gives parameters again. The order is part of every result.
 
-    Raises `NoiseproofError` for no steps.
+    Raises `NoiseproofError` for no steps, and for an order that makes no sense: devices that are not there or are never read.
+
+    Example:
+        >>> from noiseproof.noise import Drift, Mismatch, Program, Read
+        >>> Compose((Program(), Drift(time=3600), Read(), Mismatch(zeta=0.1))).describe()["name"]
+        'program > drift > read > mismatch'
     """
 
     # the noises, in the order in which they act
@@ -28,21 +39,69 @@ class Compose(Noise):
 
     def __post_init__(self) -> None:
         require(bool(self.steps), "steps", self.steps, "give at least one noise")
+        self._check_order()
+        self._check_times()
+        last = not any(step.converts for step in self.steps[:-1])
+        self._require(last, "converters stand around the weights as they are read; let the step that has them be the last")
+        which = {step.parameters for step in self.steps if step.stage in ("parameters", "program")}
+        object.__setattr__(self, "parameters", which.pop() if len(which) == 1 else "all")  # each step selects for itself
+
+    def _check_order(self) -> None:
+        devices = False
+        for step in self.steps:
+            name = _name(step)
+            if step.stage == "program":
+                self._require(not devices, f"{name} comes when the weights are devices already; read them first, or program once")
+                devices = True
+            elif step.stage in ("devices", "read"):
+                self._require(devices, f"{name} needs devices; let program come before it")
+                devices = step.stage == "devices"
+            else:
+                takes_devices = type(step).on_devices is not Noise.on_devices
+                self._require(not devices or takes_devices, f"{name} acts on weights, not on devices; let it come before program")
+        self._require(not devices, "the devices are programmed and never read; let read be the last step")
+
+    def _check_times(self) -> None:
+        time = -1.0
+        for step in self.steps:
+            if step.stage == "program":
+                time = -1.0
+            if isinstance(step, Drift) and step.stage == "devices":
+                order = f"drift to {step.time:g} s comes after drift to {time:g} s; times count from programming and grow"
+                self._require(step.time > time, order)
+                time = step.time
+
+    def _require(self, condition: bool, remedy: str) -> None:
+        require(condition, "noise", self._names(), remedy)
+
+    def _names(self) -> str:
+        return " > ".join(map(_name, self.steps))
 
     def draw(self, theta: Tensor, stream: torch.Generator) -> Tensor:
         raise NoiseproofError("a composition acts on all parameters together: call it")
 
-    def __call__(self, params: Params, generator: torch.Generator) -> Params:
-        streams = children(generator, [f"step {i}" for i in range(len(self.steps))])
-        for step, stream in zip(self.steps, streams.values(), strict=True):
-            params = step(params, stream)
-        return params
+    def streams(self, generator: torch.Generator) -> list[torch.Generator]:
+        """Return one generator a step, which depends on the step's name and on how many of that name came before."""
+        names = [_name(step) for step in self.steps]
+        return list(children(generator, [f"{name} {names[:i].count(name)}" for i, name in enumerate(names)]).values())
 
-    def converters(self, params: Params) -> contextlib.AbstractContextManager[Any]:
-        stack = contextlib.ExitStack()
-        for step in self.steps:
-            stack.enter_context(step.converters(params))
-        return stack
+    def __call__(self, params: Params, generator: torch.Generator) -> Params:
+        value: Params | Chip = params
+        for step, stream in zip(self.steps, self.streams(generator), strict=True):
+            value = _act(step, value, stream)
+        assert isinstance(value, dict)  # the order was checked
+        return value
+
+    @property
+    def converts(self) -> bool:
+        return any(step.converts for step in self.steps)
+
+    @contextlib.contextmanager
+    def converters(self, params: Params) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            for step in self.steps:
+                stack.enter_context(step.converters(params))
+            yield
 
     def describe(self) -> dict[str, Any]:
         """Return the names in order, and all settings; one that several steps have is numbered by its step."""
@@ -50,12 +109,25 @@ class Compose(Noise):
         names = " > ".join(part.pop("name") for part in parts)
         often = [key for part in parts for key in part]
         flat = {key if often.count(key) == 1 else f"{key} of step {i}": v for i, part in enumerate(parts, 1) for key, v in part.items()}
-        same = {part["parameters"] for part in parts}
+        same = {part["parameters"] for part in parts if "parameters" in part}
         if len(same) == 1:
             flat = {key: v for key, v in flat.items() if not key.startswith("parameters")} | {"parameters": same.pop()}
         return {"name": names, **flat}
 
 
+def _name(step: Noise) -> str:
+    return name_of("noise", type(step))
+
+
+def _act(step: Noise, value: Params | Chip, stream: torch.Generator) -> Params | Chip:
+    if isinstance(value, Chip):
+        return step.read(value) if isinstance(step, Read) else step.on_devices(value, stream)
+    return step.program(value, stream) if isinstance(step, Program) and step.stage == "program" else step(value, stream)
+
+
 def compose(steps: Sequence[Noise]) -> Noise:
-    """Return one noise from several; a single one comes back as it is."""
-    return steps[0] if len(steps) == 1 else Compose(tuple(steps))
+    """Return one noise from several; a single one comes back as it is.
+
+    Raises `NoiseproofError` as `Compose` does, also for a single step that is none without others.
+    """
+    return steps[0] if len(steps) == 1 and steps[0].stage == "parameters" else Compose(tuple(steps))
