@@ -7,15 +7,17 @@ import time
 from collections.abc import Callable
 
 
-def in_turn(contenders: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Return the seconds of every contender in every round, after one round that does not count."""
+def in_turn(
+    contenders: dict[str, Callable[[], object]], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
+    """Return the seconds of every contender in every round by `clock`, after one round that does not count."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(rounds + 1):
         for name, work in contenders.items():
-            begun = time.perf_counter()
+            begun = clock()
             work()
             if turn:
-                seconds[name].append(time.perf_counter() - begun)
+                seconds[name].append(clock() - begun)
     return seconds
 
 

@@ -337,10 +337,11 @@ def _kept(optimizer: torch.optim.Optimizer, params: Params, free: Params) -> Ite
     yield
     with torch.no_grad():
         for (p, mask), (value, moments) in zip(fixed, before, strict=True):
-            p[mask] = value[mask]
+            # not by indexing with the mask, which takes several times as long
+            p.copy_(value.where(mask, p))
             for key, now in _moments(optimizer, p).items():
                 # a moment that was not there before the first step was zero
-                now[mask] = moments[key][mask] if key in moments else 0.0
+                now.copy_(moments[key].where(mask, now) if key in moments else now.masked_fill(mask, 0.0))
 
 
 def _moments(optimizer: torch.optim.Optimizer, p: Tensor) -> dict[str, Tensor]:

@@ -26,6 +26,10 @@ class Context:
     # takes a gradient itself, to pass it on, adds this
     penalty: Callable[[], Tensor | float] = float
 
+    def risen(self, epochs: int) -> float:
+        """Return the share reached of what rises linearly over `epochs` epochs and then stays: (epoch + 1)/(epochs + 1), at most 1."""
+        return min(1.0, (self.epoch + 1) / (epochs + 1))
+
 
 class Update(Protocol):
     """What takes one step of the optimiser."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -10,7 +11,7 @@ from noiseproof.attacks.objectives import kl_divergence
 from noiseproof.attacks.weights import WeightAttack
 from noiseproof.errors import require_number
 from noiseproof.methods._base import Batch, Context, Method
-from noiseproof.noise.mismatch import Mismatch
+from noiseproof.methods.forward_noise import ForwardNoise, RelativeTo
 from noiseproof.parameters import Params, call, call_inference, is_mode_free
 
 
@@ -18,9 +19,11 @@ from noiseproof.parameters import Params, call, call_inference, is_mode_free
 class WeightAdversary(Method):
     """Weight-space adversarial regularisation: L = CE(f(x; θ_noisy), y) + β_rob·KL(p(θ) ‖ p(θ*)).
 
-    θ* is the worst point that `WeightAttack` finds in the relative box of half-width ζ_attack. The gradient flows through
-    both arguments of the KL and through θ*(θ) = θ + δ·(ζ_attack|θ| + c) with δ held constant, which is the exact Jacobian.
-    θ_noisy = θ + stopgrad(|θ|·η·R), plain θ for η = 0.
+    θ* is the worst point that `WeightAttack` finds in the relative box of half-width ζ_attack, or in the ellipsoid of these
+    half-axes times `l2_radius`. The gradient flows through both arguments of the KL and through θ*(θ) = θ + δ·(ζ_attack|θ| + c) with δ
+    held constant. In the box this is the exact Jacobian, as δ is made of signs. In an ellipsoid δ itself turns with θ, which is
+    left out: θ* scales with θ, its direction is a constant.
+    θ_noisy is that of `ForwardNoise`, plain θ for η = 0.
     Source: Büchel, Faber, Muir, "Network insensitivity to parameter noise via adversarial regularization",
     arXiv:2106.05009, L_gen, eq. (2), Algorithm 1; its printed Jacobian contradicts its own derivation and is not used.
     Published: β_rob 0.25 alone and 0.1 with forward noise η 0.3 (images and ECG), 0.5 for speech.
@@ -36,10 +39,18 @@ class WeightAdversary(Method):
     steps: int = 10
     # independent starts of the adversary; the worst is taken
     restarts: int = 1
+    # shape of the set: box, ellipsoid in its own metric, ellipsoid with Euclidean steps and projection
+    norm: Literal["linf", "l2", "l2-euclidean"] = "linf"
+    # radius of the l2 ball in relative coordinates; for norm l2 and l2-euclidean
+    l2_radius: float = 1.0
     # standard deviation of the relative start noise
     initial_std: float = 1e-3
     # standard deviation of the forward noise under the task loss (0: none)
     eta: float = 0.0
+    # what eta is a share of: each weight, or the largest one of its output channel
+    relative_to: RelativeTo = "weight"
+    # epochs over which eta rises linearly from 0
+    ramp_up: int = 0
     # constant part of the box, in the unit of the parameters
     zeta_const: float = 0.0
     # treat the perturbation as a constant (Jacobian 1) instead of a function of the parameters
@@ -53,15 +64,21 @@ class WeightAdversary(Method):
         require_number("beta_rob", self.beta_rob, 0)
         require_number("zeta_attack", self.zeta_attack, 0, open_low=True)
         require_number("steps", self.steps, 1, whole=True)
-        require_number("eta", self.eta, 0)
         require_number("warmup", self.warmup, 0, whole=True)
-        self.attack  # noqa: B018 (checks the other settings)
+        _ = self.attack, self.forward_noise  # they check the other settings
+
+    @property
+    def gradient_evaluations(self) -> float:
+        # N a start, one at θ*, one at θ; networks with batch norm or dropout need one more, for the KL
+        return self.restarts * self.steps + 2 + (self.eta > 0)
 
     @property
     def attack(self) -> WeightAttack:
         """The adversary of one batch."""
         return WeightAttack(
             zeta=self.zeta_attack,
+            norm=self.norm,
+            l2_radius=self.l2_radius,
             steps=self.steps,
             restarts=self.restarts,
             initial_std=self.initial_std,
@@ -69,10 +86,15 @@ class WeightAdversary(Method):
             parameters=self.parameters,
         )
 
+    @property
+    def forward_noise(self) -> ForwardNoise:
+        """The noise under the task loss."""
+        return ForwardNoise(self.eta, self.relative_to, self.ramp_up, self.parameters)
+
     def loss(self, network: nn.Module, params: Params, batch: Batch, context: Context) -> Tensor:
         x, y = batch
         if self.eta:
-            noisy = Mismatch(zeta=self.eta, parameters=self.parameters)(params, context.generator)
+            noisy = self.forward_noise.noise_at(context)(params, context.generator)
             task, clean = cross_entropy(call(network, noisy, x), y), call_inference(network, params, x)
         else:
             logits = call(network, params, x)
@@ -87,7 +109,7 @@ class WeightAdversary(Method):
 
     def beta_at(self, context: Context) -> float:
         """Return β_rob of this epoch."""
-        return self.beta_rob * min(1.0, (context.epoch + 1) / (self.warmup + 1))
+        return self.beta_rob * context.risen(self.warmup)
 
 
 method = WeightAdversary
