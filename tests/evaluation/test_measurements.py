@@ -128,6 +128,37 @@ def test_landscape_passes_through_the_network(network, digits) -> None:
     assert end.value == pytest.approx(nn.functional.cross_entropy(there, digits.test.y).item(), rel=1e-5)
 
 
+def test_landscapes_on_training_data_are_of_training_data(network, digits) -> None:
+    result = npf.evaluate(
+        network, digits, mismatch=(), landscape=1, landscape_splits=("test", "train"), processes=1, progress=False
+    )  # fmt: skip
+    by_split = {s: {r.at["alpha"]: r for r in result.records() if "alpha" in r.at and r.split == s} for s in ("test", "train")}
+    assert {len(points) for points in by_split.values()} == {21}
+    # as many as there are for the test, drawn from all
+    assert {r.n for points in by_split.values() for r in points.values()} == {len(digits.test)}
+    drawn = torch.randperm(len(digits.train), generator=npf.randomness.generator("samples", 0))[: len(digits.test)]
+    with torch.no_grad():
+        clean = nn.functional.cross_entropy(network(digits.train.x[drawn]), digits.train.y[drawn]).item()
+    assert by_split["train"][0.0].value == pytest.approx(clean, rel=1e-5)
+    assert by_split["train"][0.0].value < by_split["test"][0.0].value
+
+
+@pytest.mark.parametrize(
+    "settings", [{"norm": "l2", "l2_radius": 30.0}, {"norm": "l2-euclidean", "l2_radius": 30.0}, {"parameters": "all"}]
+)
+def test_attack_curves_in_other_sets(settings, network, digits) -> None:
+    attacks = [npf.attacks.WeightAttack(zeta=0.2, objective=o, steps=s, **settings) for o in ("kl", "ce") for s in (1, 5)]
+    records = attack_curves(network, digits.test, attacks, restarts=1)
+    # three numbers an attack, and three at the random point that all four share
+    assert len(records) == 3 * 4 + 3
+    for objective in ("kl", "ce"):
+        metric = {"kl": "kl", "ce": "cross_entropy"}[objective]
+        found = {r.perturbation["steps"]: r.value for r in records if r.metric == metric and r.perturbation.get("objective") == objective}
+        chance = next(r.value for r in records if r.metric == metric and r.perturbation["name"] == "random-point")
+        assert found[5] > found[1] > 0
+        assert found[5] > chance
+
+
 def test_tolerated_mismatch_is_where_the_yield_falls_short(network, digits) -> None:
     record = tolerated_mismatch(network, digits.test, 0.7, required_yield=0.9, chips=40, processes=1)
 
@@ -145,12 +176,15 @@ def test_evaluate_measures_everything_and_leaves_the_network_alone(network, digi
     before = copy.deepcopy(network.state_dict())
     result = npf.evaluate(
         network, digits, [Mismatch(zeta=0.3), Gaussian(std=0.05)], chips=4, attack=(0.1,), attack_restarts=1, landscape=1,
-        required_accuracy=0.5, processes=2, progress=False, name="mine",
+        required_accuracy=0.5, tolerated=("gaussian(std=0.001|1)",), layer_noise=("mismatch(zeta=0.5)",), processes=2, progress=False,
+        name="mine",
     )  # fmt: skip
     assert all(torch.equal(v, before[n]) for n, v in network.state_dict().items())
     metrics = {(r.metric, r.perturbation.get("name")) for r in result.records()}
     assert {("accuracy", None), ("accuracy", "mismatch"), ("accuracy", "gaussian"), ("kl", "weight-attack")} <= metrics
     assert {("accuracy", "random-point"), ("cross_entropy", "direction"), ("tolerated_zeta", "mismatch")} <= metrics
+    assert ("tolerated_std", "gaussian") in metrics
+    assert {r.perturbation["layer"] for r in result.records() if "layer" in r.perturbation} == {"fc1", "out"}
     result.report(tmp_path / "report.html")
     assert "mine" in (tmp_path / "report.html").read_text()
 
@@ -165,6 +199,11 @@ def test_evaluate_measures_everything_and_leaves_the_network_alone(network, digi
         ({"attack_objectives": ("kll",)}, "did you mean 'kl'"),
         ({"required_accuracy": 90}, "required_accuracy is 90"),
         ({"chpis": 3}, "did you mean 'chips'"),
+        ({"membranes": 5}, "no spiking neurons"),
+        ({"layer_noise": ("mismtach",)}, "did you mean 'mismatch'"),
+        ({"layer_noise": ("mismatch(parameters=conv*)",)}, "parameters is 'conv"),
+        ({"landscape_splits": ("tset",)}, "did you mean 'test'"),
+        ({"landscape_splits": ()}, "landscape_splits is"),
         ({"parameters": "conv*"}, "parameters is 'conv"),
     ],
 )

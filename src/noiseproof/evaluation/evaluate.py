@@ -5,25 +5,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from noiseproof import config
 from noiseproof.checkpoint import digest
 from noiseproof.data import Split, Splits
 from noiseproof.evaluation.attack_curves import attack_curves
-from noiseproof.evaluation.chips import measurer
+from noiseproof.evaluation.chips import Measurer, measurer
 from noiseproof.evaluation.landscape import ALPHAS, landscape
+from noiseproof.evaluation.layers import in_layer, layer_sensitivity, layers_of
 from noiseproof.evaluation.ledger import Ledger
 from noiseproof.evaluation.measures import Measures
-from noiseproof.evaluation.monte_carlo import changes_nothing, monte_carlo
-from noiseproof.evaluation.tolerated import tolerated_mismatch
+from noiseproof.evaluation.membranes import BLOCK, layers_with_membranes, membranes
+from noiseproof.evaluation.monte_carlo import all_alike, monte_carlo
+from noiseproof.evaluation.tolerated import tolerated
 from noiseproof.measure import measure
 from noiseproof.networks import adapt
 from noiseproof.networks.adapt import check_fits
 from noiseproof.noise import Noise
 from noiseproof.parameters import parameters_of, select
 from noiseproof.progress import Progress
-from noiseproof.randomness import stochastic
+from noiseproof.randomness import generator, stochastic
 from noiseproof.records import Record, environment
 from noiseproof.training import Training
 
@@ -66,7 +69,7 @@ def evaluate(
     progress: bool = True,
     **settings: Any,
 ) -> Evaluation:
-    """Measure `network` on `data.test`: as it is, on simulated chips, under attack, along random directions.
+    """Measure `network` on `data.test`: as it is, on simulated chips, under attack, along random directions, layer by layer.
 
     `noise`: the noises to simulate, one after the other; `settings` are the fields of `Measures` (mismatch, chips,
     half_width, attack, landscape, required_accuracy …), whose mismatch levels hold when no noise is given. With `training`,
@@ -96,6 +99,22 @@ def evaluate(
     return Evaluation({**(training.described if training else {}), **described}, ledger.records, device)
 
 
+def check_measures(network: nn.Module, data: Splits, measures: Measures, noises: Sequence[Noise] | None = None) -> None:
+    """Try on two samples all that will be measured, before any long work.
+
+    Raises `NoiseproofError` when the network does not fit the data, or something that is asked for cannot be measured on it.
+    """
+    params = parameters_of(network)
+    x = data.test.x[:2].to(next(iter(params.values())).device)
+    check_fits(network, x, data.task.classes)
+    select(params, measures.parameters)
+    ends = (end for between in measures.ranges() for end in (between.low, between.high))
+    for noise in (*(measures.noises() if noises is None else noises), *measures.noises_by_layer(), *ends):
+        noise({name: p.detach() for name, p in params.items()}, generator("check", 0))
+    if measures.membranes:
+        layers_with_membranes(network, x)
+
+
 def measure_all(
     network: nn.Module,
     data: Splits,
@@ -107,41 +126,69 @@ def measure_all(
     processes: int | None = None,
     progress: bool = True,
 ) -> None:
-    """Measure what `measures` asks for and `ledger` does not hold yet."""
+    """Measure what `measures` asks for and `ledger` does not hold yet.
+
+    Raises `NoiseproofError` as `check_measures` does.
+    """
     noises = measures.noises() if noises is None else noises
-    test = data.test.to(str(next(network.parameters()).device))
-    check_fits(network, test.x, data.task.classes)
-    for which in {measures.parameters, *(n.parameters for n in noises)}:
-        select(parameters_of(network), which)
+    check_measures(network, data, measures, noises)
+    device = str(next(network.parameters()).device)
+    test = data.test.to(device)
     _plain(network, test, ledger)
-    attacks = measures.attacks()
-    levels = {"half_width": measures.half_width, "max_chips": measures.max_chips, "chips": measures.chips, "seed": measures.chip_seed}
-    work = (
-        sum(1 if changes_nothing(network, noise) else measures.chips for noise in noises)
-        + len(attacks) * measures.attack_restarts
-        + measures.landscape * len(ALPHAS)
-    )
-    with (
-        stochastic(0),
-        Progress(f"evaluating {name}", work, quiet=not progress) as bar,
-        measurer(network, test, processes=processes) as measure_chips,
-    ):
-        for noise in noises:
-            monte_carlo(network, test, noise, **levels, measure=measure_chips, ledger=ledger, progress=bar)
-        if measures.landscape:
-            landscape(
-                network, test, directions=measures.landscape, parameters=measures.parameters, seed=measures.chip_seed,
-                measure=measure_chips, ledger=ledger, progress=bar,
-            )  # fmt: skip
-        if measures.required_accuracy:
-            tolerated_mismatch(
-                network, test, measures.required_accuracy, required_yield=measures.required_yield, chips=measures.chips,
-                parameters=measures.parameters, seed=measures.chip_seed, measure=measure_chips, ledger=ledger,
-            )  # fmt: skip
+    with stochastic(0), Progress(f"evaluating {name}", _work(network, measures, noises), quiet=not progress) as bar:
+        shared = {"ledger": ledger, "progress": bar}
+        with measurer(network, test, processes=processes) as measure_chips:
+            _on_chips(network, test, measures, noises, measure=measure_chips, **shared)
+        if measures.landscape and "train" in measures.landscape_splits:
+            train = _as_many(data.train, len(test), measures.chip_seed).to(device)
+            _landscape(network, train, measures, split_name="train", processes=processes, **shared)
+        if measures.membranes:
+            membranes(network, test, samples=measures.membranes, **shared)
         attack_curves(
-            network, test, attacks, restarts=measures.attack_restarts, samples=measures.attack_samples, seed=measures.chip_seed,
-            ledger=ledger, progress=bar,
+            network, test, measures.attacks(), restarts=measures.attack_restarts, samples=measures.attack_samples,
+            seed=measures.chip_seed, **shared,
         )  # fmt: skip
+
+
+def _on_chips(
+    network: nn.Module, test: Split, measures: Measures, noises: Sequence[Noise], *, measure: Measurer, ledger: Ledger, progress: Progress
+) -> None:
+    """Measure all that needs simulated chips or other weights on test data."""
+    shared = {"measure": measure, "ledger": ledger}
+    levels = {"half_width": measures.half_width, "max_chips": measures.max_chips, "chips": measures.chips, "seed": measures.chip_seed}
+    for noise in noises:
+        monte_carlo(network, test, noise, **levels, **shared, progress=progress)
+    if measures.landscape and "test" in measures.landscape_splits:
+        _landscape(network, test, measures, **shared, progress=progress)
+    for between in measures.ranges():
+        tolerated(
+            network, test, between.low, between.high, measures.required_accuracy, required_yield=measures.required_yield,
+            chips=measures.chips, seed=measures.chip_seed, **shared,
+        )  # fmt: skip
+    layer_sensitivity(network, test, measures.noises_by_layer(), **levels, **shared, progress=progress)
+
+
+def _landscape(network: nn.Module, split: Split, measures: Measures, **options: Any) -> None:
+    landscape(network, split, directions=measures.landscape, parameters=measures.parameters, seed=measures.chip_seed, **options)
+
+
+def _as_many(split: Split, most: int, seed: int) -> Split:
+    """Return at most `most` samples of a split, drawn once: training data may be sorted."""
+    drawn = torch.randperm(len(split), generator=generator("samples", seed))[:most]
+    return split if len(split) <= most else Split(split.x[drawn], split.y[drawn])
+
+
+def _work(network: nn.Module, measures: Measures, noises: Sequence[Noise]) -> int:
+    """Return how many steps of progress the measurements make."""
+    inside = [in_layer(network, noise, names) for names in layers_of(network).values() for noise in measures.noises_by_layer()]
+    kinds = [noise for noise in (*noises, *inside) if noise is not None]
+    chips = sum(1 if all_alike(network, noise, measures.chip_seed) else measures.chips for noise in kinds)
+    return (
+        chips
+        + len(measures.attacks()) * measures.attack_restarts
+        + measures.landscape * len(ALPHAS) * len(set(measures.landscape_splits))
+        + -(-measures.membranes // BLOCK)
+    )
 
 
 def _plain(network: nn.Module, test: Split, ledger: Ledger) -> None:

@@ -36,9 +36,10 @@ class Ledger:
         at: Mapping[str, float] | None = None,
         chip: int | None = None,
         seed: int | None = None,
+        split: str = "test",
     ) -> Record:
-        """Return a record of this network on the test split."""
-        return Record(self.run, metric, value, n, "test", perturbation or {}, at or {}, chip, seed, device=self.device)
+        """Return a record of this network."""
+        return Record(self.run, metric, value, n, split, perturbation or {}, at or {}, chip, seed, device=self.device)
 
     def find(self, wanted: Record) -> Record | None:
         """Return the record of the same measurement, whatever its result, or None."""

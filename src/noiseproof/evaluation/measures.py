@@ -5,7 +5,8 @@ from typing import Literal
 
 from noiseproof import config
 from noiseproof.attacks import WeightAttack
-from noiseproof.errors import NoiseproofError, require_number, unknown
+from noiseproof.errors import NoiseproofError, require, require_number, unknown
+from noiseproof.evaluation.tolerated import LARGEST, Range
 from noiseproof.noise import Gaussian, MaxRelativeGaussian, Mismatch, Noise
 
 
@@ -24,6 +25,8 @@ class Measures:
     max_relative: tuple[float, ...] = ()
     # any other noise, spelled out: "pcm(time=25|3600)", "quantisation(bits=8) > mismatch(zeta=0.1|0.3)"
     noise: tuple[str, ...] = ()
+    # noises in one layer at a time, spelled in the same way: which layer does it hurt?
+    layer_noise: tuple[str, ...] = ()
     # simulated chips a level
     chips: int = 100
     # instead: chips until the mean is certain to so many percentage points (95 %); 0: a fixed number
@@ -46,9 +49,15 @@ class Measures:
     attack_samples: int = 1000
     # random directions of the loss landscape; 0: none
     landscape: int = 0
+    # samples of the landscape: test, train (as many of these as there are for the test, drawn once, not augmented)
+    landscape_splits: tuple[Literal["test", "train"], ...] = ("test",)
+    # test samples whose membrane potentials are set against the threshold, in a spiking network; 0: none
+    membranes: int = 0
     # the largest mismatch at which required_yield of the chips reach this accuracy; 0: not asked
     required_accuracy: float = 0.0
     required_yield: float = 0.95
+    # other noises of which the largest level is searched, between two: "pcm(time=25|31536000)"; needs required_accuracy
+    tolerated: tuple[str, ...] = ()
     # seed of chips, attacks and directions
     chip_seed: int = 0
 
@@ -59,6 +68,7 @@ class Measures:
             ("attack_restarts", 1),
             ("attack_samples", 1),
             ("landscape", 0),
+            ("membranes", 0),
             ("chip_seed", 0),
         ):
             require_number(name, getattr(self, name), low, whole=True)
@@ -70,7 +80,12 @@ class Measures:
                 raise unknown("attack_objectives", objective, ("kl", "ce", "dlr"))
         if self.attack and not (self.attack_objectives and self.attack_steps):
             raise NoiseproofError("attack is given without attack_objectives or attack_steps: give at least one of each")
+        if self.tolerated and not self.required_accuracy:
+            raise NoiseproofError("tolerated is given without required_accuracy: give the accuracy that a chip must reach")
+        require(bool(self.landscape_splits), "landscape_splits", self.landscape_splits, "give test, train or both")
         self.noises()
+        self.noises_by_layer()
+        self.ranges()
         self.attacks()
 
     def noises(self) -> list[Noise]:
@@ -79,6 +94,19 @@ class Measures:
         found += [Gaussian(std=level, parameters=self.parameters) for level in self.gaussian]
         found += [MaxRelativeGaussian(eta=level, parameters=self.parameters) for level in self.max_relative]
         return found + [noise for text in self.noise for noise in config.spelled_noises(text, "noise")]
+
+    def noises_by_layer(self) -> list[Noise]:
+        """Return every noise that is to act in one layer at a time."""
+        return [noise for text in self.layer_noise for noise in config.spelled_noises(text, "layer_noise")]
+
+    def ranges(self) -> list[Range]:
+        """Return every range in which the largest level is searched that is tolerated."""
+        found = [Range(Mismatch(zeta=0.0, parameters=self.parameters), Mismatch(zeta=LARGEST, parameters=self.parameters))]
+        for text in self.tolerated:
+            ends = config.spelled_noises(text, "tolerated")
+            require(len(ends) == 2, "tolerated", text, 'give one setting a lowest and a highest level, as in "mismatch(zeta=0|2)"')
+            found.append(Range(*ends))
+        return found if self.required_accuracy else []
 
     def attacks(self) -> list[WeightAttack]:
         """Return every attack that is asked for."""

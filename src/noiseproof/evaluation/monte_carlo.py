@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from itertools import count
+from typing import Any
 
 import torch
 from torch import nn
@@ -32,6 +35,8 @@ def monte_carlo(
     seed: int = 0,
     processes: int | None = None,
     block: int = BLOCK,
+    described: Mapping[str, Any] | None = None,
+    at: Mapping[str, float] | None = None,
     measure: Measurer | None = None,
     ledger: Ledger | None = None,
     progress: Progress | None = None,
@@ -41,8 +46,9 @@ def monte_carlo(
     Chip i of `seed` is the same chip for every network, noise level, block and number of processes, so that methods and
     levels are compared on the same chips. With `half_width` (percentage points) chips are added in rounds of 16 until the
     Student t interval (95 %) of the mean was narrow enough in two rounds running, or `max_chips` are reached: a single look
-    would stop too early on chips that happen to agree. A noise that changes nothing
-    needs one chip. `measure` and `ledger` are for callers that measure more than one thing.
+    would stop too early on chips that happen to agree. A noise whose chips are all the same (of size zero, or without random
+    numbers, such as rounding) needs one chip. `described` and `at` stand in the records where they are given, in the place of
+    the noise's own description; `measure` and `ledger` are for callers that measure more than one thing.
 
     Raises `NoiseproofError` for numbers out of range, or when the noise selects no parameter.
 
@@ -60,29 +66,26 @@ def monte_carlo(
     network, ledger = adapt(network), ledger or Ledger()
     if measure is None:
         with measurer(network, split, processes=processes, block=block) as measure:
-            return _rounds(network, split, noise, chips, half_width, max_chips, seed, measure, ledger, progress)
-    return _rounds(network, split, noise, chips, half_width, max_chips, seed, measure, ledger, progress)
-
-
-def _rounds(
-    network: nn.Module,
-    split: Split,
-    noise: Noise,
-    chips: int,
-    half_width: float,
-    max_chips: int,
-    seed: int,
-    measure: Measurer,
-    ledger: Ledger,
-    progress: Progress | None,
-) -> list[Record]:
-    if changes_nothing(network, noise):
+            return monte_carlo(
+                network, split, noise, chips=chips, half_width=half_width, max_chips=max_chips, seed=seed, described=described, at=at,
+                measure=measure, ledger=ledger, progress=progress,
+            )  # fmt: skip
+    if all_alike(network, noise, seed):
         chips, half_width = 1, 0.0
+
+    def one_round(indices: range) -> list[Record]:
+        blank = [ledger.make("accuracy", 0.0, len(split), described or noise.describe(), at, chip=i, seed=seed) for i in indices]
+        return _measured(blank, noise, measure, ledger, progress)
+
+    return _rounds(one_round, chips, half_width, max_chips)
+
+
+def _rounds(one_round: Callable[[range], list[Record]], chips: int, half_width: float, max_chips: int) -> list[Record]:
     found: list[Record] = []
     certain = False
     for start in count(0, ROUND):
         stop = min(start + ROUND, max_chips if half_width else chips)
-        found += _one_round(range(start, stop), split, noise, seed, measure, ledger, progress)
+        found += one_round(range(start, stop))
         if stop == (max_chips if half_width else chips):
             return found
         if half_width:
@@ -92,25 +95,25 @@ def _rounds(
     raise AssertionError("unreachable")
 
 
-def _one_round(
-    indices: range, split: Split, noise: Noise, seed: int, measure: Measurer, ledger: Ledger, progress: Progress | None
-) -> list[Record]:
-    """Return the records of these chips; only those that are missing are measured."""
-    n, described = len(split), noise.describe()
-    there = {i: ledger.find(ledger.make("accuracy", 0.0, n, described, chip=i, seed=seed)) for i in indices}
-    missing = [i for i, record in there.items() if record is None]
-    results = measure([Chip(noise, seed, i) for i in missing])
-    fresh = {}
-    for i, result in zip(missing, results, strict=True):
-        fresh[i] = ledger.make("accuracy", result.accuracy, n, described, chip=i, seed=seed)
+def _measured(blank: list[Record], noise: Noise, measure: Measurer, ledger: Ledger, progress: Progress | None) -> list[Record]:
+    """Return the records of these chips with their results; only those that are missing are measured."""
+    missing = [b for b in blank if ledger.find(b) is None]
+    results = measure([Chip(noise, b.seed or 0, b.chip or 0) for b in missing])
+    fresh = []
+    for b, result in zip(missing, results, strict=True):
+        fresh.append(replace(b, value=result.accuracy))
         if progress is not None:
             progress.advance(1)
-    ledger.add(list(fresh.values()))
-    return [there[i] or fresh[i] for i in indices]
+    ledger.add(fresh)
+    return [record for record in map(ledger.find, blank) if record is not None]
 
 
-def changes_nothing(network: nn.Module, noise: Noise) -> bool:
-    """Return whether every chip equals the nominal network, as at ζ = 0."""
+def all_alike(network: nn.Module, noise: Noise, seed: int = 0) -> bool:
+    """Return whether the chips of a noise are all the same: as many as one round measures were drawn, and none differed from the first.
+
+    So it is at size zero, and for rounding, which draws nothing. An event so rare that 16 chips are free of it passes too.
+    """
     params = {name: p.detach() for name, p in parameters_of(network).items()}
-    chip = noise(params, generator("chip", 0))
-    return all(torch.equal(chip[name], p) for name, p in params.items())
+    first = noise(params, generator("chip", seed))
+    others = (noise(params, generator("chip", seed, i)) for i in range(1, ROUND))
+    return all(torch.equal(p, first[name]) for chip in others for name, p in chip.items())

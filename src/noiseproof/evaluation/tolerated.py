@@ -1,17 +1,144 @@
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any, get_type_hints
+
 from torch import nn
 
 from noiseproof.data import Split
-from noiseproof.errors import require_number
-from noiseproof.evaluation.chips import Chip, Measurer, measurer
+from noiseproof.errors import NoiseproofError, require, require_number
+from noiseproof.evaluation.chips import Chip, Measurer, measurer, steps_of, with_steps
 from noiseproof.evaluation.ledger import Ledger
+from noiseproof.evaluation.monte_carlo import all_alike
 from noiseproof.networks import adapt
-from noiseproof.noise import Mismatch
+from noiseproof.noise import Mismatch, Noise
 from noiseproof.records import Record
 
 LARGEST = 2.0  # beyond twice its own size, mismatch leaves nothing of a weight
-RESOLUTION = 0.005
+PARTS = 400  # the answer is known to one part in so many of the range
+WIDE = 100.0  # a range whose ends are so many times apart is searched on a logarithmic scale, as time is
+
+
+@dataclass(frozen=True)
+class Range:
+    """Noises between two that differ in one number, its level; they are searched from `low` to `high`.
+
+    Raises `NoiseproofError` unless the two differ in one number that rises.
+
+    Example:
+        >>> Range(Mismatch(zeta=0.0), Mismatch(zeta=2.0)).at(0.5)
+        Mismatch(parameters='weights', zeta=0.5)
+    """
+
+    low: Noise
+    high: Noise
+
+    def __post_init__(self) -> None:
+        same = [type(step) for step in steps_of(self.low)] == [type(step) for step in steps_of(self.high)]
+        if not same or len(self._differences()) != 1:
+            ends = f"{self.low.describe()} and {self.high.describe()}"
+            raise NoiseproofError(f"tolerated has the ends {ends}: they must differ in one number, as in mismatch(zeta=0|2)")
+        for level in self.levels:
+            require_number(f"tolerated {self.setting}", level, -math.inf)
+        low, high = self.levels
+        require(low < high, f"tolerated {self.setting}", self.levels, "give the smaller level first")
+
+    def _differences(self) -> list[tuple[int, str]]:
+        """Return step and field of every setting in which the two differ."""
+        pairs = enumerate(zip(steps_of(self.low), steps_of(self.high), strict=True))
+        return [(i, f.name) for i, (low, high) in pairs for f in fields(low) if getattr(low, f.name) != getattr(high, f.name)]
+
+    @property
+    def setting(self) -> str:
+        """The name of the level, such as zeta or time."""
+        return self._differences()[0][1]
+
+    @property
+    def levels(self) -> tuple[Any, Any]:
+        """The level at both ends."""
+        i, name = self._differences()[0]
+        return getattr(steps_of(self.low)[i], name), getattr(steps_of(self.high)[i], name)
+
+    def at(self, level: float) -> Noise:
+        """Return the noise at a level of the range."""
+        i, name = self._differences()[0]
+        steps = list(steps_of(self.low))
+        steps[i] = replace(steps[i], **{name: level})
+        return with_steps(self.low, steps)
+
+    def describe(self) -> dict[str, Any]:
+        """Return name and settings without the level."""
+        low, high = self.low.describe(), self.high.describe()
+        return {key: value for key, value in low.items() if value == high[key]}
+
+    def middle(self, low: float, high: float) -> float | None:
+        """Return a level between two, or None once they are near enough: geometric on a wide range above zero, whole where levels are."""
+        first, last = self.levels
+        i, name = self._differences()[0]
+        if get_type_hints(type(steps_of(self.low)[i]))[name] is int:
+            return (int(low) + int(high)) // 2 if high - low > 1 else None
+        if first > 0 and last >= WIDE * first:
+            return math.sqrt(low * high) if math.log(high / low) > math.log(last / first) / PARTS else None
+        return (low + high) / 2 if high - low > (last - first) / PARTS else None
+
+
+def tolerated(
+    network: nn.Module,
+    split: Split,
+    low: Noise,
+    high: Noise,
+    required_accuracy: float,
+    *,
+    required_yield: float = 0.95,
+    chips: int = 100,
+    seed: int = 0,
+    processes: int | None = None,
+    measure: Measurer | None = None,
+    ledger: Ledger | None = None,
+) -> Record:
+    """Return the largest level at which the yield is at least `required_yield`: the share of chips at or above the required accuracy.
+
+    `low` and `high` are the noise at both ends of the search and differ in one number, the level: a mismatch, or the time until
+    which chips that drift are good enough. The yield is taken to fall with it. Bisection, on the same chips at every level, down
+    to a 400th of the range; on a logarithmic scale where the ends are above zero and 100 times or more apart. The answer is a
+    level at which the yield was seen; it is 0 where the yield is missed even at `low`, and that of `high` where it holds even there.
+
+    Raises `NoiseproofError` for an accuracy or a yield outside (0, 1], or ends that do not differ in one number that rises.
+
+    Example:
+        >>> import noiseproof as npf
+        >>> data = npf.data.load("digits", limit_test=50)
+        >>> network = npf.adapt(nn.Sequential(nn.Flatten(), nn.Linear(784, 10)))
+        >>> ends = npf.noise.Gaussian(std=0.0), npf.noise.Gaussian(std=1.0)
+        >>> tolerated(network, data.test, *ends, required_accuracy=1.0, chips=2, processes=1).value
+        0.0
+    """
+    between = Range(low, high)
+    require_number("required_accuracy", required_accuracy, 0, 1, open_low=True)
+    require_number("required_yield", required_yield, 0, 1, open_low=True)
+    require_number("chips", chips, 1)
+    network, ledger = adapt(network), ledger or Ledger()
+    at = {"required_accuracy": required_accuracy, "yield": required_yield, "chips": float(chips)}
+    at |= {"lowest": float(between.levels[0]), "highest": float(between.levels[1])}
+    blank = ledger.make(f"tolerated_{between.setting}", 0.0, len(split), between.describe(), at, seed=seed)
+    there = ledger.find(blank)
+    if there is not None:
+        return there
+
+    def search(measure: Measurer) -> float:
+        def holds(level: float) -> bool:
+            noise = between.at(level)
+            enough = 1 if all_alike(network, noise, seed) else chips
+            return _yield_holds(noise, required_accuracy, required_yield, enough, seed, measure)
+
+        return _largest(between, holds)
+
+    if measure is not None:
+        return ledger.add([replace(blank, value=float(search(measure)))])[0]
+    with measurer(network, split, processes=processes) as made:
+        return ledger.add([replace(blank, value=float(search(made)))])[0]
 
 
 def tolerated_mismatch(
@@ -27,47 +154,31 @@ def tolerated_mismatch(
     measure: Measurer | None = None,
     ledger: Ledger | None = None,
 ) -> Record:
-    """Return the largest mismatch ζ at which the yield is at least `required_yield`: the share of chips at or above the required accuracy.
-
-    Bisection on [0, 2] down to 0.005, on the same chips at every level; the answer is a level at which the yield was seen.
-    It is 0 when the network misses the required accuracy as it is, and 2 when it holds even there.
+    """Return the largest mismatch ζ in [0, 2] at which the yield holds, to 0.005: see `tolerated`.
 
     Raises `NoiseproofError` for an accuracy or a yield outside (0, 1].
     """
-    require_number("required_accuracy", required_accuracy, 0, 1, open_low=True)
-    require_number("required_yield", required_yield, 0, 1, open_low=True)
-    require_number("chips", chips, 1)
-    network, ledger = adapt(network), ledger or Ledger()
-    if measure is None:
-        with measurer(network, split, processes=processes) as measure:
-            return tolerated_mismatch(
-                network, split, required_accuracy, required_yield=required_yield, chips=chips, parameters=parameters, seed=seed,
-                measure=measure, ledger=ledger,
-            )  # fmt: skip
-    at = {"required_accuracy": required_accuracy, "yield": required_yield, "chips": float(chips)}
-    described = {"name": "mismatch", "parameters": parameters}
-    blank = ledger.make("tolerated_zeta", 0.0, len(split), described, at, seed=seed)
-    there = ledger.find(blank)
-    if there is not None:
-        return there
+    ends = (Mismatch(zeta=0.0, parameters=parameters), Mismatch(zeta=LARGEST, parameters=parameters))
+    return tolerated(
+        network, split, *ends, required_accuracy, required_yield=required_yield, chips=chips, seed=seed, processes=processes,
+        measure=measure, ledger=ledger,
+    )  # fmt: skip
 
-    def holds(zeta: float) -> bool:
-        return _yield_holds(Mismatch(zeta=zeta, parameters=parameters), required_accuracy, required_yield, chips, seed, measure)
 
-    low, high = 0.0, LARGEST
+def _largest(between: Range, holds: Callable[[float], bool]) -> float:
+    """Return the largest level that holds, by bisection; 0 where none does."""
+    low, high = between.levels
     if holds(high):
-        low = high
-    elif holds(low):
-        while high - low > RESOLUTION:
-            middle = (low + high) / 2
-            low, high = (middle, high) if holds(middle) else (low, middle)
-    return ledger.add([ledger.make("tolerated_zeta", low, len(split), described, at, seed=seed)])[0]
+        return high
+    if not holds(low):
+        return 0.0
+    while (middle := between.middle(low, high)) is not None:
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low
 
 
-def _yield_holds(noise: Mismatch, accuracy: float, share: float, chips: int, seed: int, measure: Measurer) -> bool:
+def _yield_holds(noise: Noise, accuracy: float, share: float, chips: int, seed: int, measure: Measurer) -> bool:
     """Return whether enough chips pass; stops as soon as the answer is certain."""
-    if noise.zeta == 0:
-        return next(iter(measure([Chip(noise, seed, 0)]))).accuracy >= accuracy
     failures = 0
     for start in range(0, chips, 16):
         results = measure([Chip(noise, seed, i) for i in range(start, min(start + 16, chips))])
