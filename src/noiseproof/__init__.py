@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from noiseproof.config import Experiment
     from noiseproof.errors import NoiseproofError
     from noiseproof.evaluation import attack_curves, evaluate, landscape, monte_carlo, tolerated_mismatch
+    from noiseproof.fitting import fit
     from noiseproof.networks import adapt, convert
     from noiseproof.records import Record, RunFolder
     from noiseproof.training import train
@@ -26,6 +27,7 @@ _HOMES = {
     "attack_curves": "evaluation",
     "convert": "networks",
     "evaluate": "evaluation",
+    "fit": "fitting",
     "landscape": "evaluation",
     "monte_carlo": "evaluation",
     "tolerated_mismatch": "evaluation",
@@ -45,6 +47,7 @@ __all__ = [
     "data",
     "evaluate",
     "evaluation",
+    "fit",
     "landscape",
     "methods",
     "monte_carlo",

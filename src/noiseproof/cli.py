@@ -19,6 +19,7 @@ What will my network do on noisy hardware, and how do I make it survive?
   demo       train a standard and two hardened networks on handwritten digits, measure them, write a report
   train      train a network: --data, --network, --method NAME with its own flags; or go on with a run folder
   evaluate   measure trained networks: simulated chips, adversary, loss landscape
+  fit        which ζ is my chip? fit the noise of measured parameters (a CSV file)
   report     one self-contained HTML file from run folders
   run        a plan: several trainings, the measurements and the report; does what is missing
   data       list the data sets, say where they are, fetch them
@@ -26,7 +27,7 @@ What will my network do on noisy hardware, and how do I make it survive?
 Each verb explains itself with --help. Mismatch ζ is one standard deviation. Numbers may be fractions: 8/255.
 """
 
-VERBS = ("demo", "train", "evaluate", "report", "run", "data")
+VERBS = ("demo", "train", "evaluate", "fit", "report", "run", "data")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -87,6 +88,23 @@ def _evaluate(words: list[str]) -> None:
     for run in runs:
         evaluate_run(run, measures, data_dir=where.data_dir, device=where.device, limit_test=test.limit_test, processes=chips.processes)
     _print_table(runs)
+
+
+def _fit(words: list[str]) -> None:
+    from noiseproof.fitting import fit
+    from noiseproof.report import fit as page
+
+    path = _take_positional(words)
+    about = "Fit the noise of measured parameters by kind: a CSV file with the columns kind, nominal, measured. ζ: one standard deviation."
+    (settings,) = _parse(words, "fit CHIP.csv", about, _FitPage())
+    if path is None:
+        raise _error("file is missing: noiseproof fit CHIP.csv, with the columns kind, nominal, measured")
+    fits = fit(path)
+    page.write(fits, Path(settings.out), path)
+    _print_tables([page.table(fits)])
+    for note in page.notes(fits):
+        print(note)
+    print(f"wrote {settings.out}\nnext: noiseproof evaluate RUN --noise '{page.noise_of(fits)}'")
 
 
 def _report(words: list[str]) -> None:
@@ -200,6 +218,12 @@ class _Chips:
 class _Test:
     # use only so many test samples
     limit_test: int | None = None
+
+
+@dataclass(frozen=True)
+class _FitPage:
+    # the file to write, with the pictures
+    out: str = "fit.html"
 
 
 @dataclass(frozen=True)
@@ -323,17 +347,21 @@ def _default_folder(experiment: Any) -> str:
 
 
 def _print_table(runs: list[Any]) -> None:
+    from noiseproof import report
+
+    several = report.noise_tables(runs)
+    _print_tables([report.summarise(runs), *(several if len(several) > 1 else [])])
+
+
+def _print_tables(tables: list[Any]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    from noiseproof import report
-
     console = Console()
     if not console.is_terminal:
         console = Console(width=220)  # a log has no width of its own: give the tables the room that they need
-    several = report.noise_tables(runs)
-    for found in [report.summarise(runs), *(several if len(several) > 1 else [])]:
+    for found in tables:
         table = Table(title=found.caption)
         for column in found.columns:
             table.add_column(f"{column.title}\n{column.detail}".strip(), justify="right" if column.numeric else "left")

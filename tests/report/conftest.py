@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import tomli_w
 from made_up import METHODS, everything
 
 from noiseproof.records import Record, RunFolder
@@ -19,12 +20,15 @@ MakeRun = Callable[..., RunFolder]
 def make_run(tmp_path: Path) -> MakeRun:
     """Write a run folder: experiment.toml, environment.json and the records given."""
 
-    def make(records: list[Record], *, name="", kind="standard", seed=0, data="fashion-mnist", extra="", folder="") -> RunFolder:
-        run = RunFolder(tmp_path / (folder or f"{len(list(tmp_path.iterdir())):02d}"))
+    def make(
+        records: list[Record], *, name="", kind="standard", seed=0, data="fashion-mnist", extra="", epochs=8, method=None
+    ) -> RunFolder:
+        run = RunFolder(tmp_path / f"{len(list(tmp_path.iterdir())):02d}")
         run.path.mkdir()
         quoted = [json.dumps(text, ensure_ascii=False) for text in (name, data)]
-        head = f"name = {quoted[0]}\ndata = {quoted[1]}\nepochs = 8\nseed = {seed}\n{extra}\n"
-        run.experiment_file.write_text(f'{head}\n[network]\nname = "cnn"\n\n[method]\nname = "{kind}"\n', encoding="utf-8")
+        head = f"name = {quoted[0]}\ndata = {quoted[1]}\nepochs = {epochs}\nseed = {seed}\n{extra}\n"
+        settings = tomli_w.dumps({"network": {"name": "cnn"}, "method": {"name": kind, **(method or {})}})
+        run.experiment_file.write_text(head + settings, encoding="utf-8")
         environment = {
             "noiseproof": "0.1.0", "python": "3.11.2", "packages": {"torch": "2.13.0", "numpy": "2.4.6"}, "machine": "Linux x86_64",
             "processor": "Some CPU @ 2.1 GHz", "cores": 2, "device": "cpu", "date": "2025-01-02", "training_seconds": 4210.5,

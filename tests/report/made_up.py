@@ -8,6 +8,7 @@ import numpy as np
 
 from noiseproof.records import Record
 
+TIMES = (25.0, 3600.0, 86400.0, 2592000.0, 31536000.0)
 LEVELS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7)
 # clean accuracy and how fast it falls: mean at ζ is clean − fall·ζ², standard deviation spread·ζ
 METHODS = {
@@ -26,6 +27,38 @@ def chip_records(run: str, accuracies: Mapping[float, list[float]], *, name="mis
         for level, values in accuracies.items()
         for chip, value in enumerate(values)
     ]
+
+
+def falling(clean: float, fall: float, chips: int, seed: int = 0) -> list[float]:
+    """Accuracies of chips that lose about `fall`."""
+    rng = np.random.default_rng([seed, int(1000 * fall)])
+    return np.clip(clean - fall * (0.5 + rng.gamma(4, 0.125, chips)), 0.1, 1).round(3).tolist()
+
+
+def on_memory(run: str, clean: float, loss: float, chips: int = 20, seed: int = 0) -> list[Record]:
+    """Chips of phase-change memory through time; they lose `loss` per decade."""
+    draws = {t: falling(clean, loss * np.log10(t), chips, seed) for t in TIMES}
+    settings = {"g_max": 25.0, "read_noise": True, "dac_bits": 8, "adc_bits": 8, "tile_rows": 256, "tile_columns": 256, "mapping": "tile"}
+    return chip_records(run, draws, name="pcm", setting="time", **settings, parameters="weights")
+
+
+def on_grid(run: str, clean: float, fall: float, chips: int = 20) -> list[Record]:
+    """Chips with quantised weights and mismatch: bits × ζ."""
+    return [
+        record
+        for bits in (2, 4, 8)
+        for record in chip_records(
+            run, {z: falling(clean - 0.9 / 2**bits, fall * z, chips, bits) for z in (0.1, 0.3, 0.5)},
+            name="quantisation > mismatch", bits=bits, per="channel", parameters="all",
+        )
+    ]  # fmt: skip
+
+
+def cost(run: str, evaluations: float, epochs: int = 8, n: int = 54_000, batch: int = 100) -> list[Record]:
+    """What training writes about its budget."""
+    total = evaluations * epochs * -(-n // batch)
+    values = {"gradient_evaluations_per_step": evaluations, "gradient_evaluations": total}
+    return [Record(run, metric, value, n, "train") for metric, value in values.items()]
 
 
 def everything(run: str, kind: str, seed: int, chips: int = 100) -> list[Record]:

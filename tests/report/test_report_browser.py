@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up import chip_records
+from made_up import chip_records, cost, on_grid, on_memory
 
 from noiseproof import report
 
@@ -61,6 +61,22 @@ def file_with_long_names(make_run, tmp_path) -> Path:
     path = tmp_path / "long.html"
     name = "Forward noise and the adversary on the weights together, " * 3
     report.write([make_run(chip_records(k, {0.3: [0.7, 0.8]}), name=f"{name}{k}", kind=k) for k in ("standard", "dropout")], path)
+    return path
+
+
+@pytest.fixture
+def file_of_comparison(make_run, tmp_path) -> Path:
+    """Two tasks, with chips through time, on a grid, and a sweep of the training."""
+    path = tmp_path / "comparison.html"
+    runs = []
+    for data in ("fashion-mnist", "ecg"):
+        runs.append(make_run([*on_memory(f"{data}0", 0.9, 0.05), *on_grid(f"{data}0", 0.9, 0.9), *cost(f"{data}0", 1)], data=data))
+        for beta in (0.05, 0.1, 0.5):
+            run, loss = f"{data}{beta}", 0.02 - 0.03 * beta
+            records = [*on_memory(run, 0.92, loss), *on_grid(run, 0.92, 0.3), *cost(run, 12)]
+            method = {"beta_rob": beta, "zeta_attack": 0.1, "steps": 10}
+            runs.append(make_run(records, name=f"β, beta_rob {beta}", kind="weight-adversary", data=data, method=method))
+    report.write(runs, path, title="Comparison", required=0.85)
     return path
 
 
@@ -160,6 +176,8 @@ def test_dark_and_light_have_contrast(open_page):
         for index in range(8):
             colour = page.evaluate(COLOUR_OF, f"--series-{index}")
             assert contrast(panel, colour) > 4, f"series {index}, {scheme}"
+        for index in range(6):
+            assert contrast(panel, page.evaluate(COLOUR_OF, f"--level-{index}")) > 4, f"level {index}, {scheme}"
         seen.append(body[0])
     assert seen[0] != seen[1]
 
@@ -216,3 +234,38 @@ def texts_outside(page) -> list[str]:
             return r.left < frame.left - 1 || r.right > frame.right + 1 || r.top < frame.top - 1 || r.bottom > frame.bottom + 1;
         }).map(text => text.textContent);
     })""")
+
+
+def test_a_comparison_fits_a_phone_and_its_list_of_chapters_leads_somewhere(open_page, file_of_comparison):
+    page = open_page(viewport={"width": 375, "height": 800})
+    page.goto(file_of_comparison.as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= 375
+    assert texts_outside(page) == []
+    links = page.locator("nav a").all()
+    assert len(links) > 10
+    for link in links:
+        assert page.locator(f"[id='{link.get_attribute('href')[1:]}']").count() == 1
+    assert page.get_by_role("heading", level=2).all_text_contents() == ["Summary", "fashion-mnist", "ecg", "Provenance"]
+    assert page.complaints == []
+
+
+PIXEL_OF = """cell => {
+    const canvas = document.createElement("canvas").getContext("2d");
+    for (const colour of [getComputedStyle(document.body).backgroundColor, getComputedStyle(cell).backgroundColor]) {
+        canvas.fillStyle = colour;
+        canvas.fillRect(0, 0, 1, 1);
+    }
+    return `rgb(${[...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3)})`;
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_heat_maps_are_readable_and_their_shades_differ(open_page, file_of_comparison, scheme):
+    page = open_page(color_scheme=scheme)
+    page.goto(file_of_comparison.as_uri())
+    fields = page.locator("table.heat").first.locator("td").all()
+    shades = {field.evaluate(PIXEL_OF) for field in fields}
+    assert len(shades) > 4
+    ink = page.evaluate("getComputedStyle(document.body).color")
+    assert min(contrast(shade, ink) for shade in shades) > 4.5
+    assert page.locator("table.heat button").count() == 0, "the rows of a heat map have their order"

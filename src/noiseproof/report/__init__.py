@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from noiseproof.errors import NoiseproofError
 from noiseproof.files import write_text
-from noiseproof.report.reading import Run, read
-from noiseproof.report.studies import noises
-from noiseproof.report.tables import Cell, Column, Table, noise_table, summary_table
+from noiseproof.report.reading import Run, read, tasks
+from noiseproof.report.studies import grids, noises
+from noiseproof.report.tables import Cell, Column, Table, grid_table, joined, noise_table, summary_table
 
 __all__ = ["Cell", "Column", "Run", "Table", "noise_tables", "summarise", "write"]
 
@@ -17,22 +18,29 @@ TITLE = "How the networks do on noisy hardware"
 
 
 def summarise(runs: Sequence[Run], required: float | None = None) -> Table:
-    """Return the summary table of `runs` (run folders or evaluations): one row per method.
+    """Return the summary table of `runs` (run folders or evaluations): one row per method, and per data set where there are several.
 
     A cell has its text, a small second line, and the number to sort by. With `required` (an accuracy in [0, 1]) there is
     the yield too. Raises `NoiseproofError` for a folder that is no run, damaged records, or `required` outside [0, 1].
     """
     _check(required)
-    return summary_table(read(runs), required)
+    found = tasks(read(runs))
+    if len(found) < 2:
+        return summary_table(found[0][1] if found else (), required)
+    return joined([(data, summary_table(methods, required)) for data, methods in found])
 
 
 def noise_tables(runs: Sequence[Run]) -> list[Table]:
-    """Return one table for every kind of noise that was measured, and for every choice of parameters: mean ± std on chips.
+    """Return one table for every kind of noise that was measured, every choice of parameters and every data set: mean ± std on chips.
 
     Raises `NoiseproofError` as `summarise` does.
     """
-    methods = read(runs)
-    return [noise_table(noise, methods) for noise in noises(methods)]
+    found = tasks(read(runs))
+    made = []
+    for data, methods in found:
+        mine = [noise_table(noise, methods) for noise in noises(methods)] + [grid_table(grid, methods) for grid in grids(methods)]
+        made += [replace(table, caption=f"{data}: {table.caption}") for table in mine] if len(found) > 1 else mine
+    return made
 
 
 def write(runs: Sequence[Run], path: Path, *, title: str = TITLE, required: float | None = None) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from noiseproof.report.figures import Drawing, line
-from noiseproof.report.numbers import counts, level, mean, percent, phrases
+from noiseproof.report.figures import Drawing, line, named
+from noiseproof.report.numbers import counts, level, mean, percent
 from noiseproof.report.reading import Method
 from noiseproof.report.selecting import Curve
 from noiseproof.report.studies import Attack, Course, Landscape, clean
@@ -25,7 +25,7 @@ def attack(study: Attack, methods: Sequence[Method], name: str) -> Drawing:
         shown.append(method)
         without = clean(method)[0]
         start = [(0.0, without)] if without and study.levels[0] > 0 else []
-        look = style(method.index)
+        look = style(method.look)
         worst, random = start + worst, start + random if random else []
         x = [at for at, _ in worst]
         axes.fill_between(x, [100 * min(v) for _, v in worst], [100 * max(v) for _, v in worst], color=look.colour, alpha=0.16, linewidth=0)
@@ -40,17 +40,17 @@ def attack(study: Attack, methods: Sequence[Method], name: str) -> Drawing:
         "Line: lowest accuracy over all searches, mean over networks; band: lowest and highest network. "
         f"Dotted: random points of the same set. {counts(study.samples, 'test sample')}.",
         svg(figure, name, title, "Accuracy under attack. " + "; ".join(words) + "."),
-        tuple(shown),
+        named(shown),
     )
 
 
 def landscape(study: Landscape, methods: Sequence[Method], name: str) -> Drawing:
     """Cross-entropy along random directions: the mean and the range over directions and networks."""
-    settings = phrases(study.settings)
+    about = study.about
     look = _Bundle(
-        "Loss along random directions" + (f" ({settings})" if settings else ""),
+        "Loss along random directions" + (f" ({about})" if about else ""),
         "Line: mean over directions and networks; band: lowest and highest. A flat line is an insensitive network. "
-        f"{counts(study.samples, 'test sample')}.",
+        f"{counts(study.samples, 'training sample' if study.split == 'train' else f'{study.split} sample')}.",
         "distance α along the direction",
         "cross-entropy, nats",
     )
@@ -62,8 +62,9 @@ _COURSES = {
     "validation_accuracy": ("Validation accuracy", "accuracy, %", 100.0),
     "validation_loss": ("Validation loss", "loss, nats", 1.0),
     "train_loss": ("Training loss", "loss (the method's own)", 1.0),
-    "accuracy": ("Accuracy under attack during training", "accuracy, %", 100.0),
-    "cross_entropy": ("Cross-entropy under attack during training", "cross-entropy, nats", 1.0),
+    "weight_magnitude": ("Size of the weights during training", "mean of |w|", 1.0),
+    "accuracy": ("Accuracy {} during training", "accuracy, %", 100.0),
+    "cross_entropy": ("Cross-entropy {} during training", "cross-entropy, nats", 1.0),
 }
 
 
@@ -71,6 +72,7 @@ def course(study: Course, methods: Sequence[Method], name: str) -> Drawing:
     """One metric over the epochs: the mean and the range over networks."""
     plain = study.metric.replace("_", " ")
     title, axis, scale = _COURSES.get(study.metric, (plain.capitalize(), plain, 1.0))
+    title = title.format("under attack" if study.searched else "under noise")
     title += f" ({study.about})" if study.about else ""
     return _bundle(study.curves, methods, name, _Bundle(title, _BY_EPOCH, "epoch", axis, scale, whole=True))
 
@@ -99,7 +101,7 @@ def _bundle(curves: Mapping[int, Sequence[Curve]], methods: Sequence[Method], na
         x = list(points)
         low, middle, high = ([look.scale * reduce(v) for v in points.values()] for reduce in (min, mean, max))
         every += low + high
-        axes.fill_between(x, low, high, color=style(method.index).colour, alpha=0.16, linewidth=0)
+        axes.fill_between(x, low, high, color=style(method.look).colour, alpha=0.16, linewidth=0)
         line(axes, x, middle, method, every=max(1, len(x) // 8))
         digits = 1 if look.scale == 100 else 3
         words.append(f"{method.label}: from {middle[0]:.{digits}f} at {level(x[0])} to {middle[-1]:.{digits}f} at {level(x[-1])}")
@@ -111,7 +113,7 @@ def _bundle(curves: Mapping[int, Sequence[Curve]], methods: Sequence[Method], na
         axes.locator_params(axis="x", integer=True)
     axes.set_xlabel(look.x)
     axes.set_ylabel(look.y)
-    return Drawing(look.title, caption, svg(figure, name, look.title, "; ".join(words) + "."), tuple(shown))
+    return Drawing(look.title, caption, svg(figure, name, look.title, "; ".join(words) + "."), named(shown))
 
 
 def _by_place(curves: Sequence[Curve]) -> dict[float, list[float]]:

@@ -5,28 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from noiseproof.report.numbers import count, counts, level, listing, mean, p_value, percent, share
-from noiseproof.report.reading import Method, baseline_of
-from noiseproof.report.studies import Noise, attacks, clean, noises, tolerated
+from noiseproof.report.reading import Method, baseline_of, tasks
+from noiseproof.report.studies import Noise, attacks, clean, spoken_about, tolerated
 from noiseproof.statistics import Summary, per_network_test, summary
 
 
 def findings(methods: Sequence[Method], required: float | None = None) -> list[str]:
-    """Return the sentences of the summary."""
-    sentences = [_what_was_measured(methods)]
-    studies = noises(methods)
-    if studies:
-        sentences += _under_noise(studies[0], methods, required)
-    sentences += _under_attack(methods) + _tolerated(methods)
-    return sentences
+    """Return what was found on one task, in sentences."""
+    studies = spoken_about(methods)
+    under_noise = _under_noise(studies[0], methods, required) if studies else []
+    return under_noise + _under_attack(methods) + _tolerated(methods)
 
 
-def _what_was_measured(methods: Sequence[Method]) -> str:
+def what_was_measured(methods: Sequence[Method]) -> str:
+    """Return the first sentence: how many networks, trained how and on what, on how many chips."""
     networks = sum(len(m.networks) for m in methods)
     data = sorted({m.data for m in methods if m.data})
-    start = f"{count(networks, 'network')} trained by {count(len(methods), 'method')}" + (f" on {listing(data)}" if data else "")
+    kinds = len({m.label for m in methods})
+    start = f"{count(networks, 'network')} trained by {count(kinds, 'method')}" + (f" on {listing(data)}" if data else "")
     verb = "was" if networks == 1 else "were"
-    studies = noises(methods)
-    chips = f" measured on {counts(studies[0].chip_counts, 'simulated chip')} each" if studies else " measured"
+    chip_counts = [n for _, members in tasks(methods) for noise in spoken_about(members)[:1] for n in noise.chip_counts]
+    chips = f" measured on {counts(chip_counts, 'simulated chip')} each" if chip_counts else " measured"
     mixed = " The runs are on different data: compare only methods on the same data." if len(data) > 1 else ""
     return f"{start} {verb}{chips}.{mixed}"
 
@@ -37,7 +36,7 @@ def _under_noise(noise: Noise, methods: Sequence[Method], required: float | None
     measured = [m for m in methods if m.index in found]
     if not measured:
         return []
-    where = f"At {noise.family.name.replace('-', ' ')} {noise.family.symbol} = {level(at)}"
+    where = f"At {noise.family.place(at)}"
     best = max(measured, key=lambda m: found[m.index].mean)
     baseline = baseline_of(best, measured)
     if baseline is None:
@@ -85,11 +84,12 @@ def _under_attack(methods: Sequence[Method]) -> list[str]:
 
 
 def _tolerated(methods: Sequence[Method]) -> list[str]:
-    sentences = []
+    sentences: list[str] = []
     for (family, accuracy, part), answers in tolerated(methods).items():
         reach = {m.label: mean(answers[m.index]) for m in methods if m.index in answers}
         condition = f"{share(part)} % of the chips stay at or above {share(accuracy)} %"
-        sentences.append(f"The {family.name.replace('-', ' ')} up to which {condition} {_extremes(reach, lambda zeta: f'ζ = {zeta:.2f}')}.")
+        level_of = family.words if family.setting == "zeta" else f"largest {family.symbol} of {family.words}"
+        sentences.append(f"The {level_of} up to which {condition} {_extremes(reach, lambda at, family=family: family.reached(at, 2))}.")
     return sentences
 
 

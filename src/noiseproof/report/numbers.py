@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
-MINUS = "\N{MINUS SIGN}"
-# Names of the settings that say how strong a perturbation is
-SYMBOLS = {"zeta": "ζ", "sigma": "σ", "eta": "η", "epsilon": "ε"}
+from noiseproof.report.quantities import LEVELS, MINUS, level, level_text, parts
+
+__all__ = [
+    "MINUS",
+    "count",
+    "counts",
+    "duration",
+    "level",
+    "listing",
+    "mean",
+    "p_value",
+    "percent",
+    "phrase",
+    "phrases",
+    "share",
+    "unbroken",
+]
 
 
 def percent(fraction: float, digits: int = 1) -> str:
@@ -17,11 +32,6 @@ def percent(fraction: float, digits: int = 1) -> str:
 def share(fraction: float) -> str:
     """A fraction that somebody chose, without digits that nobody gave: 0.85 → "85"."""
     return f"{100 * fraction:.6g}"
-
-
-def level(value: float) -> str:
-    """A noise level or a setting: 0.3 → "0.3", 1e-05 → "1e-05"."""
-    return f"{value:.4g}".replace("-", MINUS) if value < 0 else f"{value:.4g}"
 
 
 def p_value(p: float | None) -> str:
@@ -57,14 +67,22 @@ def listing(words: Iterable[str]) -> str:
 
 def phrase(key: str, value: str) -> str:
     """A setting in words: ("parameters", "all") → "all parameters", ("zeta", "0.2") → "ζ = 0.2"."""
-    if key == "parameters":
-        return {"all": "all parameters", "weights": "weights only"}.get(value, f"parameters {value}")
+    base, step = parts(key)
+    if base == "parameters":
+        which = {"all": "all parameters", "weights": "weights only"}.get(value, f"parameters {value}")
+        return f"{which} in step {step}" if step else which
     if key == "norm":
         return {"linf": "l∞", "l2": "l2"}.get(value, value)
     if key == "objective":
         return value.upper()
-    symbol = SYMBOLS.get(key)
-    return f"{symbol} = {value}" if symbol else f"{key.replace('_', ' ')} {value}"
+    if base in LEVELS and _is_number(value):
+        return level_text(key, float(value))
+    # 0.0033333333333333335 tells no more than 0.003333
+    return f"{key.replace('_', ' ')} {level(float(value)) if _is_number(value) else value}"
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"-?[\d.]+(e-?\d+)?", text) is not None
 
 
 def phrases(settings: Iterable[tuple[str, str]]) -> str:

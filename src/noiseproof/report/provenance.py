@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from noiseproof.report.numbers import count, duration, listing
-from noiseproof.report.reading import Method, Network
+from noiseproof.report.reading import Method, Network, tasks
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,12 @@ class Origin:
 
 def origins(methods: Sequence[Method]) -> tuple[Origin, ...]:
     """Return the provenance of every network, in the order of the methods."""
-    return tuple(Origin(m.label, network.seed, _facts(network), network.toml.strip()) for m in methods for network in m.networks)
+    several = len(tasks(methods)) > 1
+    return tuple(
+        Origin(f"{m.data}: {m.label}" if several else m.label, network.seed, _facts(network), network.toml.strip())
+        for m in methods
+        for network in m.networks
+    )
 
 
 def _facts(network: Network) -> tuple[tuple[str, str], ...]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -10,9 +12,12 @@ from typing import Any, Protocol
 import tomli_w
 
 from noiseproof.records import Record
+from noiseproof.report.quantities import training_name
 
 # Settings that do not make another method: its label, its seed, and what was only measured
-_NOT_THE_METHOD = {"name", "seed", "limit_test", "track_attack"}
+_NOT_THE_METHOD = {"name", "seed", "limit_test", "track_attack", "track_noise", "track_chips", "started_from"}
+
+COLOURS = 8  # of methods: --series-0 … --series-7 in report.html
 
 
 class Run(Protocol):
@@ -23,7 +28,7 @@ class Run(Protocol):
     def environment(self) -> Mapping[str, Any]: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Network:
     """One trained network: its experiment, where it came from, and all that was measured on it."""
 
@@ -36,14 +41,15 @@ class Network:
     records: tuple[Record, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Method:
     """One way of training, with the networks that it made from several seeds."""
 
     label: str
     kind: str  # the method's own name, such as weight-adversary
     data: str
-    index: int  # place in the order given: fixes colour, dash and marker
+    index: int  # place in the order given
+    look: int  # fixes colour, dash and marker: those of one name have it in common on all tasks
     networks: tuple[Network, ...]
 
 
@@ -56,11 +62,35 @@ def read(runs: Sequence[Run]) -> tuple[Method, ...]:
     groups: dict[tuple[str, str], list[Network]] = {}
     for network in networks:
         groups.setdefault((_label(network), _fingerprint(network)), []).append(network)
-    labels = _distinct_labels(list(groups))
+    labels = _distinct_labels(groups)
+    looks = _looks(labels)
     return tuple(
-        Method(label, _text(members[0].settings, "method", "name"), _text(members[0].settings, "data"), index, tuple(members))
+        Method(label, _text(members[0].settings, "method", "name"), _data(members[0]), index, looks[label], tuple(members))
         for index, (label, members) in enumerate(zip(labels, groups.values(), strict=True))
     )
+
+
+def tasks(methods: Sequence[Method]) -> tuple[tuple[str, tuple[Method, ...]], ...]:
+    """Return the methods by the data that they were trained for, in the order given: only those of one task are compared."""
+    found: dict[str, list[Method]] = {}
+    for method in methods:
+        found.setdefault(method.data, []).append(method)
+    return tuple((data, tuple(members)) for data, members in found.items())
+
+
+def stem_of(label: str) -> str:
+    """Return what the labels of a sweep have in common: "β, beta_rob 0.1" → "β"."""
+    return re.split(r",| \(", label)[0].strip() or label
+
+
+def _looks(labels: Sequence[str]) -> dict[str, int]:
+    """Return a number for each label, that of its colour for those of one stem: a sweep has one colour and several markers."""
+    looks: dict[str, int] = {}
+    stems = list(dict.fromkeys(stem_of(label) for label in labels))
+    for label in dict.fromkeys(labels):
+        first = stems.index(stem_of(label)) % COLOURS
+        looks[label] = next(look for look in itertools.count(first, COLOURS) if look not in looks.values())
+    return looks
 
 
 def baseline_of(method: Method, methods: Sequence[Method]) -> Method | None:
@@ -97,6 +127,10 @@ def _label(network: Network) -> str:
     return _text(network.settings, "name").strip() or _text(network.settings, "method", "name") or "unnamed"
 
 
+def _data(network: Network) -> str:
+    return _text(network.settings, "data")
+
+
 def _text(settings: Mapping[str, Any], *keys: str) -> str:
     """Return the setting at `keys` as text, empty where it is missing."""
     value: Any = settings
@@ -106,23 +140,44 @@ def _text(settings: Mapping[str, Any], *keys: str) -> str:
 
 
 def _fingerprint(network: Network) -> str:
-    return json.dumps(_flat({k: v for k, v in network.settings.items() if k not in _NOT_THE_METHOD}), sort_keys=True)
+    return json.dumps(choices(network), sort_keys=True)
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
+def choices(network: Network) -> dict[str, str]:
+    """Return the settings that make the method, flat: {"epochs": "8", "method.eta": "0.3"}.
+
+    Fine-tuning from the same method with another seed is the same method.
+    """
+    chosen = {key: str(value) for key, value in _flat(_choices(network)).items()}
+    if "start_from" in chosen:
+        chosen["start_from"] = re.sub(r"seed[-_]?\d+", "seed", chosen["start_from"])
+    return chosen
+
+
+def numbers_of(network: Network) -> dict[str, float]:
+    """Return those of the settings that make the method which are numbers, flat."""
+    return {k: float(v) for k, v in _flat(_choices(network)).items() if isinstance(v, int | float) and not isinstance(v, bool)}
+
+
+def _choices(network: Network) -> dict[str, Any]:
+    return {k: v for k, v in network.settings.items() if k not in _NOT_THE_METHOD}
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
     for key, value in settings.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: str(value)}
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
     return flat
 
 
-def _distinct_labels(groups: Sequence[tuple[str, str]]) -> list[str]:
-    """Return one label per (label, fingerprint): where two methods were given the same name, the settings that differ are added."""
+def _distinct_labels(groups: Mapping[tuple[str, str], Sequence[Network]]) -> list[str]:
+    """Return one label per group: where two methods of one task were given the same name, the settings that differ are added."""
     labels = []
-    for label, fingerprint in groups:
-        namesakes = [json.loads(other) for name, other in groups if name == label]
-        own = json.loads(fingerprint)
+    for (label, _), members in groups.items():
+        task = _data(members[0])
+        namesakes = [choices(other[0]) for (name, _), other in groups.items() if name == label and _data(other[0]) == task]
+        own = choices(members[0])
         different = [key for key in sorted(set().union(*namesakes)) if len({other.get(key) for other in namesakes}) > 1]
-        added = ", ".join(f"{key} = {own.get(key, 'not set')}" for key in different)
+        added = ", ".join(f"{training_name(key)} = {own.get(key, 'not set')}" for key in different)
         labels.append(f"{label} ({added})" if added else label)
     return labels

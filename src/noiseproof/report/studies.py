@@ -1,27 +1,31 @@
-"""Methods with their records → the four things that the report shows: noise, attacks, landscapes, trainings."""
+"""Methods with their records → what the report shows: noise, alone and over two settings, attacks, landscapes, trainings."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from noiseproof.records import Record
 from noiseproof.report.numbers import phrases
+from noiseproof.report.quantities import quantity, rank
 from noiseproof.report.reading import Method, Network
 from noiseproof.report.selecting import (
     Curve,
+    Families,
     Family,
     Settings,
     chip_order,
     collect,
     curves_along,
-    family_of,
     largest,
     level_of,
     name_of,
+    noise_words,
     objective_of,
     samples,
+    searched_family,
     set_of,
     settings_of,
 )
@@ -48,7 +52,13 @@ class Noise:
 
     @property
     def noisy_levels(self) -> tuple[float, ...]:
-        return tuple(level for level in self.levels if level > 0) or self.levels
+        nothing = quantity(self.family.setting).nothing
+        return tuple(level for level in self.levels if level != nothing) or self.levels
+
+    @property
+    def starts_clean(self) -> bool:
+        """Whether level 0 is the network as it is: not of a composition, whose other steps act there, nor at a time or a number of bits."""
+        return " > " not in self.family.name and bool(self.family.setting) and quantity(self.family.setting).nothing == 0.0
 
     @property
     def headline(self) -> float:
@@ -60,6 +70,30 @@ class Noise:
         """Chips per network, all counts that occur away from level 0."""
         noisy = set(self.noisy_levels)
         return tuple(sorted({len(group) for (_, level), groups in self.chips.items() if level in noisy for group in groups}))
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Accuracies of simulated chips where two settings of one noise vary: one study for each value of the second."""
+
+    setting: str
+    slices: tuple[tuple[float, Noise], ...]
+
+    @property
+    def columns(self) -> tuple[float, ...]:
+        return tuple(sorted({level for _, noise in self.slices for level in noise.levels}))
+
+    @property
+    def family(self) -> Family:
+        """What all slices have in common."""
+        family = self.slices[0][1].family
+        without = (tuple(pair for pair in pairs if pair[0] != self.setting) for pairs in (family.rest, family.shown))
+        return Family(family.name, family.setting, *without)
+
+    @property
+    def middle(self) -> Noise:
+        """The slice that is spoken about: the middle one, so that nobody picks it."""
+        return self.slices[(len(self.slices) - 1) // 2][1]
 
 
 @dataclass(frozen=True)
@@ -94,6 +128,13 @@ class Landscape:
     settings: Settings
     curves: Mapping[int, tuple[Curve, ...]]
     samples: tuple[int, ...]
+    split: str = "test"
+
+    @property
+    def about(self) -> str:
+        """What tells it from others: "ζ = 0.2, all parameters", "training data, ζ = 0.2, all parameters"."""
+        data = {"test": "", "train": "training data"}.get(self.split, f"{self.split} data")
+        return ", ".join(filter(None, [data, phrases(self.settings)]))
 
 
 @dataclass(frozen=True)
@@ -101,8 +142,9 @@ class Course:
     """One metric during training: per method and network a tuple of (epoch, value)."""
 
     metric: str
-    about: str
+    about: str  # what was done to the network, empty where nothing
     curves: Mapping[int, tuple[Curve, ...]]
+    searched: bool = False  # by an attack or at a point of its set
 
 
 def clean(method: Method, metric: str = "accuracy") -> tuple[tuple[float, ...], tuple[int, ...]]:
@@ -115,23 +157,55 @@ def clean(method: Method, metric: str = "accuracy") -> tuple[tuple[float, ...], 
 
 
 def noises(methods: Sequence[Method]) -> tuple[Noise, ...]:
-    """Return one study per family of noise: mismatch first, then by name."""
+    """Return one study per family of noise that varies in one setting: mismatch first, then by name."""
+    return tuple(noise for noise, axes in _families(tuple(methods)) if len(axes) != 2)
+
+
+def grids(methods: Sequence[Method]) -> tuple[Grid, ...]:
+    """Return one study per noise that varies in exactly two settings."""
+    found: dict[Any, list[tuple[float, Noise]]] = {}
+    for noise, axes in _families(tuple(methods)):
+        if len(axes) == 2:
+            rest = dict(noise.family.rest)
+            row = float(rest.pop(axes[1]))
+            found.setdefault((noise.family.name, axes, tuple(rest.items())), []).append((row, noise))
+    return tuple(Grid(axes[1], tuple(sorted(slices, key=lambda s: s[0]))) for (_, axes, _), slices in found.items())
+
+
+def spoken_about(methods: Sequence[Method]) -> tuple[Noise, ...]:
+    """Return the noises that summary and findings are about: those of one setting, else the middle slice of each grid."""
+    return noises(methods) or tuple(grid.middle for grid in grids(methods))
+
+
+@lru_cache(maxsize=8)  # every chapter asks again
+def _families(methods: tuple[Method, ...]) -> list[tuple[Noise, tuple[str, ...]]]:
+    """Return every family of noise with the settings that vary in its kind, the level first."""
 
     def belongs(r: Record) -> bool:
         return r.metric == "accuracy" and r.chip is not None and bool(r.perturbation) and not r.at and name_of(r) not in _ATTACKS
 
-    keyed = collect(methods, belongs, lambda r: (family_of(r.perturbation), level_of(r.perturbation)))
-    families = sorted({family for family, _ in keyed}, key=lambda f: (f.name != "mismatch", f.name, f.rest))
+    families = Families(r.perturbation for m in methods for network in m.networks for r in network.records if belongs(r))
+    axes: dict[Family, tuple[str, ...]] = {}
+
+    def key(r: Record) -> tuple[Family, float]:
+        family = families.of(r.perturbation)
+        axes[family] = families.axes(r.perturbation)
+        return family, families.level(r.perturbation)
+
+    by_family: dict[Family, dict[float, Any]] = {}
+    for (family, level), groups in collect(methods, belongs, key).items():
+        by_family.setdefault(family, {})[level] = groups
     studies = []
-    for family in families:
-        mine = {level: groups for (f, level), groups in keyed.items() if f == family}
+    for family, mine in sorted(
+        by_family.items(), key=lambda item: (item[0].name != "mismatch", item[0].name, rank(item[0].setting), item[0].rest)
+    ):
         chips = {
             (index, level): tuple(tuple(r.value for r in sorted(rs, key=chip_order)) for rs in networks)
             for level, by_method in mine.items()
             for index, networks in by_method.items()
         }
-        studies.append(Noise(family, tuple(sorted(mine)), chips, samples(mine.values())))
-    return tuple(studies)
+        studies.append((Noise(family, tuple(sorted(mine)), chips, samples(mine.values())), axes[family]))
+    return studies
 
 
 def attacks(methods: Sequence[Method]) -> tuple[Attack, ...]:
@@ -171,51 +245,67 @@ def _attack(objective: str, shape: Settings, searched: Mapping[Any, Any], random
 
 
 def landscapes(methods: Sequence[Method]) -> tuple[Landscape, ...]:
-    """Return one study per setting of the directions."""
+    """Return one study per setting of the directions and split of the data, the test data first."""
 
     def belongs(r: Record) -> bool:
         return r.metric == "cross_entropy" and name_of(r) == "direction" and "alpha" in r.at
 
-    keyed = collect(methods, belongs, lambda r: settings_of(r.perturbation))
+    keyed = collect(methods, belongs, lambda r: (r.split != "test", r.split, settings_of(r.perturbation)))
     return tuple(
         Landscape(
             tuple((k, v) for k, v in settings if k != "name"),
             {index: tuple(c for rs in networks for c in curves_along(rs, "alpha")) for index, networks in by_method.items()},
             samples([by_method]),
+            split,
         )
-        for settings, by_method in sorted(keyed.items())
+        for (_, split, settings), by_method in sorted(keyed.items())
     )
 
 
 def courses(methods: Sequence[Method]) -> tuple[Course, ...]:
-    """Return what was followed during training: validation accuracy, losses, and the accuracy under attack."""
+    """Return what was followed during training: validation accuracy, losses, the accuracy under attack and under noise, the weights."""
 
     def belongs(r: Record) -> bool:
         return "epoch" in r.at and r.split in ("train", "validation") and r.metric != "seconds"
 
     keyed = collect(methods, belongs, lambda r: (r.metric, settings_of(r.perturbation)))
-    order = ("validation_accuracy", "validation_loss", "train_loss")
+    order = ("validation_accuracy", "validation_loss", "train_loss", "weight_magnitude")
     keys = sorted(keyed, key=lambda k: (bool(k[1]), order.index(k[0]) if k[0] in order else len(order), k))
     return tuple(
         Course(
             metric,
-            phrases((k, v) for k, v in settings if k in ("objective", "zeta", "norm", "parameters")),
+            _about(dict(settings)),
             {
                 index: tuple(c for rs in networks for c in curves_along(rs, "epoch"))
                 for index, networks in keyed[(metric, settings)].items()
             },
+            searched=dict(settings).get("name", "") in _ATTACKS,
         )
         for metric, settings in keys
     )
+
+
+def _about(settings: Mapping[str, str]) -> str:
+    """What was done to the network, in words: "KL, ζ = 0.1, l∞", "gaussian, s = 0.1, all parameters"."""
+    name = settings.get("name", "")
+    if name in _ATTACKS:
+        named = "random point" if name == "random-point" else ""
+        matter = {k: settings[k] for k in ("objective", "zeta", "norm", "parameters") if k in settings}
+    else:
+        named, matter = noise_words(name), {k: v for k, v in settings.items() if k != "name"}
+    return ", ".join(filter(None, [named, phrases(matter.items())]))
 
 
 def tolerated(methods: Sequence[Method]) -> dict[tuple[Family, float, float], dict[int, tuple[float, ...]]]:
     """Return the answers to the inverse question, by (noise, required accuracy, yield), then by method: one value per network."""
 
     def belongs(r: Record) -> bool:
-        return r.metric == "tolerated_zeta" and "required_accuracy" in r.at and "yield" in r.at
+        return r.metric.startswith("tolerated_") and "required_accuracy" in r.at and "yield" in r.at
 
-    keyed = collect(methods, belongs, lambda r: (family_of(r.perturbation, level=False), r.at["required_accuracy"], r.at["yield"]))
+    def key(r: Record) -> tuple[Family, float, float]:
+        return searched_family(r.perturbation, r.metric.removeprefix("tolerated_")), r.at["required_accuracy"], r.at["yield"]
+
+    keyed = collect(methods, belongs, key)
     ordered = sorted(keyed.items(), key=lambda item: (item[0][0].title, item[0][1:]))
     return {key: {index: tuple(rs[-1].value for rs in networks) for index, networks in by_method.items()} for key, by_method in ordered}
 

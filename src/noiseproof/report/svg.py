@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
+from noiseproof.report.reading import COLOURS
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 # Sentinels: matplotlib wants colours, the page wants names that follow its scheme; svg() exchanges them
 INK, GRID, PAPER = "#010203", "#010204", "#010205"
 _NAMES = {INK: "currentColor", GRID: "var(--grid)", PAPER: "var(--paper)"}
-COLOURS = 8  # --series-0 … --series-7 in report.html
+LEVELS = 6  # --level-0 … --level-5 in report.html, from mild to strong
 
 _DASHES: tuple[tuple[float, tuple[float, ...]], ...] = ((0, ()), (0, (6, 2)), (0, (6, 2, 1.5, 2)), (0, (3, 1.5)), (0, (9, 2, 3, 2)))
 _MARKERS = "os^DvPX*"
@@ -36,7 +38,7 @@ _SHAPES = {
 
 @dataclass(frozen=True)
 class Style:
-    """How one method is drawn everywhere: colour, dash and marker, so that black and white suffice."""
+    """How one method, or one level, is drawn everywhere: colour, dash and marker, so that black and white suffice."""
 
     colour: str
     dash: tuple[float, tuple[float, ...]]
@@ -46,7 +48,7 @@ class Style:
     def swatch(self) -> Markup:
         """A sample of line and marker for a legend; the text stands beside it."""
         line = f'<path d="M0 6H30" fill="none" stroke-width="1.8" stroke-dasharray="{" ".join(f"{x:g}" for x in self.dash[1]) or "none"}"/>'
-        name = _series(self.colour)
+        name = _variable(self.colour)
         return Markup(  # made of constants
             f'<svg class="swatch" aria-hidden="true" viewBox="0 0 30 12" style="stroke: {name}; fill: {name}">{line}'
             f'<path d="{_SHAPES[self.marker]}"/></svg>'
@@ -56,6 +58,12 @@ class Style:
 def style(index: int) -> Style:
     """Return the style of the method at `index`; colour, dash and marker repeat with different periods."""
     return Style(f"#f000{index % COLOURS:02x}", _DASHES[index % len(_DASHES)], _MARKERS[(index + index // COLOURS) % len(_MARKERS)])
+
+
+def level_style(place: int, levels: int) -> Style:
+    """Return the style of a line that stands for one of several `levels`, at `place` from the mildest (0) to the strongest."""
+    colour = round(place * (LEVELS - 1) / max(1, levels - 1))
+    return Style(f"#f100{colour:02x}", _DASHES[place % len(_DASHES)], _MARKERS[place % len(_MARKERS)])
 
 
 def canvas(width: float = 4.7, height: float = 3.3) -> tuple[Figure, Axes]:
@@ -114,7 +122,7 @@ def _named(tag: str) -> str:
     """Exchange sentinel colours for the page's, and matplotlib's list of fonts for the page's font."""
     for sentinel, name in _NAMES.items():
         tag = tag.replace(sentinel, name)
-    tag = re.sub(r"#f000[0-9a-f]{2}", lambda m: _series(m[0]), tag)
+    tag = re.sub(r"#f[01]00[0-9a-f]{2}", lambda m: _variable(m[0]), tag)
     return re.sub(r"font-family: [^;\"]+;? ?", "", tag)
 
 
@@ -123,5 +131,5 @@ def _slim(tag: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"(\.\d\d)\d+", r"\1", tag))
 
 
-def _series(colour: str) -> str:
-    return f"var(--series-{int(colour[-2:], 16)})"
+def _variable(colour: str) -> str:
+    return f"var(--{'level' if colour.startswith('#f1') else 'series'}-{int(colour[-2:], 16)})"

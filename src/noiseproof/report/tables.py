@@ -4,21 +4,36 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from noiseproof.report.numbers import counts, duration, level, listing, mean, p_value, percent, share
+from noiseproof.report.quantities import quantity, value_text
 from noiseproof.report.reading import Method, baseline_of
-from noiseproof.report.studies import Attack, Family, Landscape, Noise, attacks, clean, noises, tolerated, total, value_of
+from noiseproof.report.studies import (
+    Attack,
+    Family,
+    Grid,
+    Landscape,
+    Noise,
+    attacks,
+    clean,
+    grids,
+    spoken_about,
+    tolerated,
+    total,
+    value_of,
+)
 from noiseproof.statistics import clopper_pearson, mann_whitney, passing, per_network_test, spread, summary, yield_at
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One field: what is read first, what stands small beneath it, and the number that sorting uses."""
+    """One field: what is read first, what stands small beneath it, the number that sorting uses, and in a heat map its shade in [0, 1]."""
 
     text: str
     detail: str = ""
     value: float | None = None
+    shade: float | None = None
 
 
 @dataclass(frozen=True)
@@ -33,6 +48,11 @@ class Table:
     caption: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
+
+    @property
+    def heat(self) -> bool:
+        """Whether it is a heat map, whose rows have an order of their own."""
+        return any(cell.shade is not None for row in self.rows for cell in row)
 
 
 EMPTY = Cell("–")
@@ -54,29 +74,45 @@ def summary_table(methods: Sequence[Method], required: float | None = None) -> T
         for row, cell in zip(rows, cells, strict=True):
             row.append(cell)
 
-    studies = noises(methods)
+    studies = spoken_about(methods)
     for noise in studies[:1]:
         for at in noise.noisy_levels:
-            add(Column(f"{noise.family.symbol} = {level(at)}", _MEAN_STD), [chips_cell(noise, m, at) for m in methods])
+            add(Column(noise.family.at(at), _MEAN_STD), [chips_cell(noise, m, at) for m in methods])
         if required is not None:
-            title = f"Yield at {noise.family.symbol} = {level(noise.headline)}"
+            title = f"Yield at {noise.family.at(noise.headline)}"
             add(Column(title, f"chips ≥ {share(required)} %, %"), [yield_cell(noise, m, noise.headline, required) for m in methods])
     for attack in attacks(methods):
         if (at := attack.headline) is not None:
             add(Column(f"Attack ζ = {level(at)}", f"{attack.title}, %"), [_attack_cell(attack, m, at) for m in methods])
     for (family, accuracy, part), answers in tolerated(methods).items():
         detail = f"{share(part)} % of chips ≥ {share(accuracy)} %"
-        add(Column(f"Tolerated {family_name(family)}", detail), [_tolerated_cell(answers.get(m.index, ())) for m in methods])
+        title = f"Tolerated {family_name(family)}" + (f", {family.symbol}" if family.setting != "zeta" else "")
+        add(Column(title, detail), [_tolerated_cell(family, answers.get(m.index, ())) for m in methods])
     # one noise fits beside the rest; where there are several, say which it is
-    caption = f"Summary ({studies[0].family.title}; every noise has a table of its own)" if len(studies) > 1 else "Summary"
+    first = next(iter(studies), None)
+    several = len(studies) > 1 or bool(grids(methods))
+    caption = f"Summary ({first.family.title}; every noise has a table of its own)" if first and several else "Summary"
     return Table(caption, tuple(columns), tuple(tuple(row) for row in rows))
+
+
+def joined(tables: Sequence[tuple[str, Table]]) -> Table:
+    """Return the tables of several tasks as one, with a column that names the task; what one of them has not stays empty."""
+    columns = list(dict.fromkeys(column for _, table in tables for column in table.columns))
+    rows: list[tuple[Cell, ...]] = []
+    for task, table in tables:
+        for row in table.rows:
+            cells = dict(zip(table.columns, row, strict=True))
+            found = [cells.get(column, EMPTY) for column in columns]
+            rows.append((found[0], Cell(task), *found[1:]))
+    captions = list(dict.fromkeys(table.caption for _, table in tables))
+    return Table(captions[0] if len(captions) == 1 else "Summary", (columns[0], Column("Data", numeric=False), *columns[1:]), tuple(rows))
 
 
 def statistics_table(noise: Noise, methods: Sequence[Method], levels: Sequence[float], caption: str) -> Table:
     """Return, for every level and method: the mean with its interval, both spreads, and two tests against the baseline."""
     columns = (
         _METHOD,
-        Column(noise.family.symbol or "level"),
+        Column(noise.family.symbol or "noise"),
         Column("Mean", "95\xa0%\xa0interval,\xa0%"),
         Column("Quantiles", "1\xa0·\xa05\xa0·\xa050\xa0%,\xa0%"),
         Column("Chip std", "points"),
@@ -98,7 +134,7 @@ def _statistics_row(noise: Noise, at: float, method: Method, methods: Sequence[M
     interval = f"{percent(s.mean - s.half_width)} to {percent(min(1.0, s.mean + s.half_width))}" if s.half_width is not None else "one chip"
     return (
         Cell(method.label),
-        Cell(level(at), value=at),
+        Cell(value_text(noise.family.setting, at) if noise.family.setting else noise.family.words, value=at),
         Cell(percent(s.mean), interval, s.mean),
         Cell(" · ".join(percent(q) for q in (s.q01, s.q05, s.median)), value=s.q05),
         _points(apart.within),
@@ -110,8 +146,49 @@ def _statistics_row(noise: Noise, at: float, method: Method, methods: Sequence[M
 
 def noise_table(noise: Noise, methods: Sequence[Method]) -> Table:
     """Return mean ± std and minimum of every method at every level of one noise."""
-    columns = (_METHOD, *(Column(f"{noise.family.symbol} = {level(at)}", _MEAN_STD) for at in noise.levels))
+    columns = (_METHOD, *(Column(noise.family.at(at), _MEAN_STD) for at in noise.levels))
     return Table(noise.family.title, columns, tuple((Cell(m.label), *(chips_cell(noise, m, at) for at in noise.levels)) for m in methods))
+
+
+def grid_table(grid: Grid, methods: Sequence[Method]) -> Table:
+    """Return mean ± std and minimum of every method where two settings of the noise vary."""
+    columns = (
+        _METHOD,
+        Column(quantity(grid.setting).symbol),
+        *(Column(grid.family.at(at), _MEAN_STD) for at in grid.columns),
+    )
+    rows = (
+        (Cell(m.label), Cell(value_text(grid.setting, row), value=row), *(chips_cell(noise, m, at) for at in grid.columns))
+        for m in methods
+        for row, noise in grid.slices
+        if any(noise.values(m, at) for at in grid.columns)
+    )
+    return Table(grid.family.title, columns, tuple(rows))
+
+
+def heat_maps(grid: Grid, methods: Sequence[Method]) -> tuple[Table, ...]:
+    """Return one heat map per method; the shades of all have one scale."""
+    every = [mean(v) for m in methods for _, noise in grid.slices for at in grid.columns if (v := noise.values(m, at))]
+    rows_and_columns = (f"{quantity(grid.setting).symbol}\N{NO-BREAK SPACE}↓", f"{grid.family.symbol}\N{NO-BREAK SPACE}→")
+    columns = (Column(*rows_and_columns, numeric=False), *(Column(value_text(grid.family.setting, at)) for at in grid.columns))
+    return tuple(
+        Table(
+            m.label,
+            columns,
+            tuple(
+                (Cell(value_text(grid.setting, row)), *(shaded(chips_cell(noise, m, at), every) for at in grid.columns))
+                for row, noise in grid.slices
+            ),
+        )
+        for m in methods
+        if any(noise.values(m, at) for _, noise in grid.slices for at in grid.columns)
+    )
+
+
+def shaded(cell: Cell, every: Sequence[float]) -> Cell:
+    """Return `cell` with its shade: 0 for the lowest of the values `every`, 1 for the highest."""
+    low, high = min(every), max(every)
+    return cell if cell.value is None else replace(cell, shade=(cell.value - low) / (high - low) if high > low else 1.0)
 
 
 def attack_table(attack: Attack, methods: Sequence[Method]) -> Table:
@@ -136,7 +213,7 @@ def slope_table(landscape: Landscape, methods: Sequence[Method]) -> Table:
         centres = [loss for curve in curves for alpha, loss in curve if abs(alpha) < 1e-12]
         centre = Cell(f"{mean(centres):.4f}", value=mean(centres)) if centres else EMPTY
         rows.append((Cell(method.label), Cell(f"{slope:.4f}", value=slope), centre, Cell(str(len(curves)), value=len(curves))))
-    return Table("Slope of the loss landscape", columns, tuple(rows))
+    return Table("Slope of the loss landscape" + (f" ({landscape.about})" if landscape.about else ""), columns, tuple(rows))
 
 
 def slope_of(curve: Sequence[tuple[float, float]]) -> float:
@@ -197,21 +274,21 @@ def clean_cell(method: Method) -> Cell:
 
 
 def family_name(family: Family) -> str:
-    return family.name.replace("-", " ")
+    return family.words
 
 
 def notes(methods: Sequence[Method]) -> list[str]:
     """Return what must be known to read the summary table: units, counts, samples."""
     lines = []
-    if any(noise.family.setting == "zeta" for noise in noises(methods)):
+    if any("mismatch" in noise.family.name and noise.family.setting.startswith("zeta") for noise in spoken_about(methods)):
         lines.append(_ZETA)
     samples = sorted({n for m in methods for n in clean(m)[1]})
     if samples:
         behind = counts(samples, "test sample")
         lines.append(f"Clean: the network as trained, on {behind}; mean over networks, beneath it lowest and highest.")
-    for noise in noises(methods)[:1]:
+    for noise in spoken_about(methods)[:1]:
         lines.append(
-            f"{family_name(noise.family).capitalize()}: mean ± one standard deviation over all chips of all networks, beneath it "
+            f"{noise.family.title}: mean ± one standard deviation over all chips of all networks, beneath it "
             f"the worst chip; {counts(noise.chip_counts, 'chip')} per network, {counts(noise.samples, 'test sample')} per chip. "
             "The worst chip depends on how many were simulated."
         )
@@ -241,11 +318,12 @@ def _attack_cell(attack: Attack, method: Method, at: float, lowest: bool = False
     return Cell(percent(mean(values)), random, mean(values)) if values else Cell("–", random)
 
 
-def _tolerated_cell(values: Sequence[float]) -> Cell:
+def _tolerated_cell(family: Family, values: Sequence[float]) -> Cell:
+    """The mean over networks, beneath it the lowest and the highest of them."""
     if not values:
         return EMPTY
-    detail = f"{min(values):.3f} to {max(values):.3f}" if len(values) > 1 else ""
-    return Cell(f"ζ = {mean(values):.3f}", detail, mean(values))
+    low, high = (family.reached(value, 3).removeprefix(f"{family.symbol} = ") for value in (min(values), max(values)))
+    return Cell(family.reached(mean(values), 3), f"{low} to {high}" if len(values) > 1 else "", mean(values))
 
 
 def _range(values: Sequence[float]) -> str:
