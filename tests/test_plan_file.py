@@ -72,6 +72,13 @@ def test_equal_gradients_share_one_number_of_gradient_evaluations(tmp_path) -> N
     assert {e.label: e.epochs for e in one.experiments} == {"standard": 12, "β": 2}
 
 
+def test_a_sweep_is_one_training_for_every_combination(tmp_path) -> None:
+    made = plan(tmp_path, TWO_TASKS.replace('name = "β"', 'name = "β"\nsweep = { zeta_attack = [0.05, 0.1], steps = [1, 2] }'))
+    found = {e.label: (e.method.zeta_attack, e.method.steps, e.method.beta_rob) for e in made.experiments if e.label != "standard"}  # pyright: ignore
+    assert list(found)[1] == "β, zeta_attack 0.05, steps 2"
+    assert list(found.values()) == [(0.05, 1, 0.5), (0.05, 2, 0.5), (0.1, 1, 0.5), (0.1, 2, 0.5)]  # those of task B came last
+
+
 FINE_TUNED = """
 [defaults]
 network = { name = "mlp", hidden = [8] }
@@ -143,6 +150,7 @@ def test_every_plan_is_valid_in_every_budget(path: Path) -> None:
         (("in_task.B", "in_task.C"), "in_task of training 'β' is 'C'"),
         (("seeds = [0, 1]", 'seeds = [0]\nequal = "gradient"'), "equal is 'gradient': did you mean 'gradients'"),
         (('name = "β"', 'name = "β"\nstart_from = "alpha"'), "no training of that name stands before 'β'"),
+        (('name = "β"', 'name = "β"\nsweep = { steps = 3 }'), "sweep is .*give settings of the method"),
         (("budget.small = { chips = 3 }", "budget = 3"), "budget is 3: give tables"),
         (("evaluation = { chips = 7 }", "evaluation = { chips = 0 }"), "chips is 0"),
     ],

@@ -14,10 +14,10 @@ from noiseproof import checkpoint, config, training
 from noiseproof.config import Experiment
 from noiseproof.data import Splits
 from noiseproof.errors import NoiseproofError
-from noiseproof.evaluation import Ledger, Measures, measure_all
+from noiseproof.evaluation import Ledger, Measures, check_measures, measure_all
 from noiseproof.files import locked
 from noiseproof.methods import Context
-from noiseproof.parameters import Params, parameters_of, select
+from noiseproof.parameters import Params
 from noiseproof.plan_file import Plan
 from noiseproof.progress import Progress, duration
 from noiseproof.randomness import generator, stochastic
@@ -36,13 +36,15 @@ def run_plan(
     for experiment, run in zip(experiments, runs, strict=True):
         if run.experiment_file.exists():
             training.claim(run, config.to_dict(experiment))
-    todo = [e for e, run in zip(experiments, runs, strict=True) if not run.weights_file.exists()]
-    _rehearse(todo, {measures.parameters for measures in plan.measures}, data_dir, device, progress)
+    todo = [(e, m) for e, m, run in zip(experiments, plan.measures, runs, strict=True) if not run.weights_file.exists()]
+    _rehearse(todo, data_dir, device, progress)
     for experiment, run in zip(experiments, runs, strict=True):
         training.train_experiment(experiment, run, data_dir=data_dir, device=device, progress=progress)
     for experiment, measures, run in zip(experiments, plan.measures, runs, strict=True):
         evaluate_run(run, measures, data_dir=data_dir, device=device, processes=processes, progress=progress, experiment=experiment)
-    write_report(runs, out / "report.html", plan.title, max(m.required_accuracy for m in plan.measures) or None)
+    required = {m.required_accuracy for m in plan.measures}
+    # tasks that require different accuracies have each its own in the report
+    write_report(runs, out / "report.html", plan.title, (required.pop() or None) if len(required) == 1 else None)
     return runs
 
 
@@ -63,7 +65,7 @@ def evaluate_run(
     """
     training.check_device(device)
     experiment = experiment or experiment_of(run)
-    # nothing but the test split is measured, so the training split need not be augmented
+    # of the training split, only what is no copy is measured
     data = training.load_data(replace(experiment, limit_test=limit_test or experiment.limit_test, augment=False), data_dir)
     network = training.build_network(experiment, data)
     checkpoint.load_weights(run.weights_file, network)
@@ -91,12 +93,12 @@ def write_report(runs: Sequence[RunFolder], path: Path, title: str, required: fl
     report.write(runs, path, title=title, required=required)
 
 
-def _rehearse(todo: list[Experiment], parameters: set[str], data_dir: str | None, device: str, progress: bool) -> None:
-    """Try every kind of training, and what the evaluation selects, before any long work; say how long the trainings will take."""
-    kinds = [replace(experiment, seed=0, name="").identity for experiment in todo]
+def _rehearse(todo: list[tuple[Experiment, Measures]], data_dir: str | None, device: str, progress: bool) -> None:
+    """Try every kind of training, and what is measured on it, before any long work; say how long the trainings will take."""
+    kinds = [replace(experiment, seed=0, name="").identity for experiment, _ in todo]
     seconds: dict[str, float] = {}
     loaded: dict[str, Splits] = {}
-    for kind, experiment in zip(kinds, todo, strict=True):
+    for kind, (experiment, measures) in zip(kinds, todo, strict=True):
         if kind in seconds:
             continue
         source = repr((experiment.data, experiment.augment, experiment.cutout, experiment.limit_train, experiment.validation))
@@ -105,8 +107,7 @@ def _rehearse(todo: list[Experiment], parameters: set[str], data_dir: str | None
         data = loaded[source]
         network = training.build_network(experiment, data)
         training.rehearse(network, data, experiment.method, experiment)
-        for which in parameters:
-            select(parameters_of(network), which)
+        check_measures(network, data, measures)
         seconds[kind] = _seconds(experiment, data, device) if progress and len(todo) > 1 else 0.0
     if progress and len(todo) > 1:
         with Progress("plan", len(todo)) as bar:

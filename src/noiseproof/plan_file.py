@@ -30,10 +30,11 @@ def load_plan(path: Path, overrides: Mapping[str, Any] | None = None, budget: st
     """Return the plan of a TOML file: `title`, `seeds`, `[defaults]`, `[[task]]` …, `[[training]]` …, `[evaluation]`.
 
     Every training is done on every task, which may have an `evaluation` of its own. A later table overrides an earlier one:
-    defaults, task, training, `in_task.NAME` of the training. `equal = "gradients"`, of the plan or of a training, lets `epochs` count gradient evaluations a sample, so that a
-    method which needs k of them a step has epochs/k epochs. Any table may hold `budget.NAME`: what it changes under that budget.
-    `start_from` names another training, whose weights are the first ones. `overrides` are fields of Experiment that hold for
-    every training, whatever the file says.
+    defaults, task, training, `in_task.NAME` of the training. `sweep` of a training lists values of settings of its method: one
+    training for each combination. `equal = "gradients"`, of the plan or of a training, lets `epochs` count gradient evaluations a
+    sample, so that a method which needs k of them a step has epochs/k epochs. Any table may hold `budget.NAME`: what it changes
+    under that budget. `start_from` names another training, whose weights are the first ones. `overrides` are fields of
+    Experiment that hold for every training, whatever the file says.
 
     Raises `NoiseproofError` for anything that is not right in it, before any work.
     """
@@ -54,6 +55,7 @@ def load_plan(path: Path, overrides: Mapping[str, Any] | None = None, budget: st
             require("seed" not in table, f"seed of {name}", table.get("seed"), "say seeds = [0, 1] once, for all trainings")
     if len(tasks) > 1:
         require(all(t.get("name") for t in tasks), "name", None, "several [[task]] tables need a name each")
+    trainings = [one for table in trainings for one in _swept(table)]
     _check_shared(defaults, trainings, [t.get("name", "") for t in tasks])
 
     experiments: dict[str, Experiment] = {}
@@ -103,6 +105,23 @@ def _experiment(
         epochs = max(1, round(experiment.epochs / experiment.method.gradient_evaluations))
         experiment = replace(experiment, epochs=epochs)
     return experiment
+
+
+def _swept(table: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return one training for every combination of the values that `sweep` lists, its name followed by them.
+
+    Raises `NoiseproofError` when `sweep` is no table of lists.
+    """
+    rest = {key: value for key, value in table.items() if key != "sweep"}
+    sweep = table.get("sweep", {})
+    lists = isinstance(sweep, dict) and all(isinstance(values, list) and values for values in sweep.values())
+    require(lists, "sweep", sweep, "give settings of the method with the values that each takes, such as { eta = [0.1, 0.3] }")
+    made = []
+    for values in itertools.product(*sweep.values()):
+        settings = dict(zip(sweep, values, strict=True))
+        name = ", ".join([str(table.get("name", "")), *(f"{key} {value}" for key, value in settings.items())])
+        made.append(_merged(rest, {"name": name, "method": settings}) if settings else rest)
+    return made
 
 
 def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
