@@ -39,9 +39,7 @@ def main() -> None:
     options.add_argument("--chips", type=int, default=20)
     options.add_argument("--images", type=int, default=1000)
     options.add_argument("--rounds", type=int, default=3)
-    options.add_argument(
-        "--processes", type=int, default=cores(), help="of ours, and threads of the others; with 1 the time of the processor counts"
-    )
+    options.add_argument("--processes", type=int, default=cores(), help="of ours, threads of the others; with 1, processor time counts")
     chosen = options.parse_args()
     torch.set_num_threads(1)
     sampling()

@@ -57,6 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _train(words: list[str]) -> None:
+    from noiseproof.neurons import tune_allocator
     from noiseproof.plan import experiment_of
     from noiseproof.records import RunFolder
     from noiseproof.training import train_experiment
@@ -70,6 +71,7 @@ def _train(words: list[str]) -> None:
         about = "Train a network. --preset, --network and --method NAME decide which flags there are: --method NAME --help shows them."
         experiment, out, where = _parse(words, "train", about, _experiment_defaults(words), _Out(), _Where())
         run = RunFolder(out.out or _default_folder(experiment))
+    tune_allocator()  # this process is ours
     train_experiment(experiment, run, data_dir=where.data_dir, device=where.device)
     best = next(r for r in run.records() if r.metric == "best_epoch")
     scores = {r.at.get("epoch"): r.value for r in run.records() if r.metric == "validation_accuracy"}
@@ -79,12 +81,14 @@ def _train(words: list[str]) -> None:
 
 def _evaluate(words: list[str]) -> None:
     from noiseproof.evaluation import Measures
+    from noiseproof.neurons import tune_allocator
     from noiseproof.plan import evaluate_run
 
     folders = _take_positionals(words)
     about = "Measure trained networks and add what is new to their records."
     measures, test, chips, where = _parse(words, "evaluate RUN [RUN …]", about, Measures(), _Test(), _Chips(), _Where())
     runs = _runs(folders)
+    tune_allocator()
     for run in runs:
         evaluate_run(run, measures, data_dir=where.data_dir, device=where.device, limit_test=test.limit_test, processes=chips.processes)
     _print_table(runs)
@@ -135,6 +139,7 @@ def _demo(words: list[str]) -> None:
 
 
 def _run_plan(path: Path, out: Path, limits: _Limits, chips: _Chips, where: _Where, budget: str | None = None) -> None:
+    from noiseproof.neurons import tune_allocator
     from noiseproof.plan import run_plan
     from noiseproof.plan_file import load_plan
 
@@ -143,6 +148,7 @@ def _run_plan(path: Path, out: Path, limits: _Limits, chips: _Chips, where: _Whe
     plan = load_plan(path, given, budget)
     if chips_a_level is not None:
         plan = replace(plan, measures=tuple(replace(measures, chips=chips_a_level) for measures in plan.measures))
+    tune_allocator()
     runs = run_plan(plan, out, data_dir=where.data_dir, device=where.device, processes=chips.processes)
     _print_table(runs)
     print(f"report: {out / 'report.html'}")

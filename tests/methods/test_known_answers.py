@@ -168,6 +168,14 @@ def test_relative_awp_uses_gamma_once() -> None:
         assert torch.autograd.grad(loss, network.w)[0].flatten().tolist() == pytest.approx([1.0, -2.0, 0.5], abs=1e-9)  # Jacobian 1
 
 
+def test_the_size_of_awp_rises_with_the_epochs() -> None:
+    network = Landscape(lambda w: 10 + w.sum(), torch.tensor([[2.0]]))
+    theta = dict(network.named_parameters())
+    method = AWP(gamma=0.1, form="relative", ramp_up=3)
+    losses = [method.loss(network, theta, ONE, context(epoch=epoch)).item() for epoch in (0, 1, 3, 9)]
+    assert losses == pytest.approx([12.05, 12.1, 12.2, 12.2], abs=1e-9)
+
+
 @pytest.mark.parametrize("steps", [1, 5])
 def test_more_steps_of_awp_stay_in_the_balls_and_climb(steps: int) -> None:
     network, batch = two_layers(), some_batch()

@@ -194,6 +194,25 @@ def test_results_do_not_depend_on_batch_or_processes(digits, cnn) -> None:
         assert torch.allclose(call(cnn, params, x)[0], together[0], atol=1e-3)
 
 
+def test_output_noise_is_that_of_the_current_of_a_device_at_full_input() -> None:
+    """Over many products with one vector: no bias, and σ of a device at G_max with the largest input, by output; tiles add up."""
+    noise = PCM(rows=30, columns=9, output_noise=0.5)
+    w = torch.randn(20, 70, generator=chip_generator(0, 3), dtype=torch.float64)
+    params = noise({"w": w}, chip_generator(0, 0))
+    _, units = read(noise, w)
+    x = torch.randn(1, 70, generator=chip_generator(0, 4), dtype=torch.float64)
+    with noise.converters(params):
+        found = F.linear(x.expand(20000, 70), params["w"])
+        again = F.linear(x, params["w"])
+    full = [x[0, i : i + 30].abs().max() for i in range(0, 70, 30)]
+    expected = torch.stack([0.5 * units[:, i] * f for i, f in zip(range(0, 70, 30), full, strict=True)]).square().sum(0).sqrt()
+    assert torch.allclose(found.std(0), expected, rtol=0.03)  # 20,000 draws: certain to 0.5 %
+    assert ((found.mean(0) - x[0] @ params["w"].T).abs() < 5 * expected / 20000**0.5).all()
+    assert not torch.equal(found[:1], again)
+    with noise.converters(params):
+        assert torch.equal(F.linear(x.expand(20000, 70), params["w"]), found)  # the same chip in every measurement
+
+
 def test_few_bits_cost_accuracy_and_many_cost_none(digits, cnn) -> None:
     npf.train(cnn, digits, epochs=3, batch_size=20, progress=False)
 

@@ -38,6 +38,8 @@ class AWP(Method):
     form: Literal["layer", "relative"] = "layer"
     # ascent steps on the weights, each 1/steps of the set wide
     steps: int = 1
+    # epochs over which gamma rises linearly from 0; a network that is hit at full size from the start may learn nothing
+    ramp_up: int = 0
     # largest change of an input, in the unit of the data; 0: inputs are not attacked
     eps: float = 0.0
     # step of the attack on inputs, in the unit of the data
@@ -51,6 +53,7 @@ class AWP(Method):
         require_number("gamma", self.gamma, 0)
         require(self.form in ("layer", "relative"), "form", self.form, "give layer or relative")
         require_number("steps", self.steps, 1, whole=True)
+        require_number("ramp_up", self.ramp_up, 0, whole=True)
         require_number("eps", self.eps, 0)
         require_number("eps_step", self.eps_step, 0, open_low=True)
         require_number("eps_steps", self.eps_steps, 1, whole=True)
@@ -64,10 +67,11 @@ class AWP(Method):
         if self.eps:
             x = worse_inputs(network, params, batch, self.eps, self.eps_step, self.eps_steps, context.generator)
         chosen = {name: p.detach() for name, p in select(params, self.parameters).items()}
+        gamma = self.gamma * context.risen(self.ramp_up)
         if self.form == "layer":
-            radius, shape = {name: self.gamma * p.norm() for name, p in chosen.items()}, Layerwise()
+            radius, shape = {name: gamma * p.norm() for name, p in chosen.items()}, Layerwise()
         else:
-            radius, shape = radii(chosen, self.gamma), Box()
+            radius, shape = radii(chosen, gamma), Box()
         worst = displaced(params, climbed(network, params, (x, y), radius, shape, self.steps))
         return cross_entropy(call(network, worst, x), y)
 

@@ -9,7 +9,8 @@ def tune_allocator() -> bool:
 
     Sequences are large tensors that come and go at every step. glibc returns each to the system, and getting the next one costs
     a page fault for every 4 KiB: more than the neurons themselves. This holds for the whole process, and the process keeps its
-    peak memory; so it is never called for you. Source: mallopt(3), M_MMAP_THRESHOLD and M_TRIM_THRESHOLD.
+    peak memory; so a library does not call it for you. The command line, whose process is its own, does.
+    Source: mallopt(3), M_MMAP_THRESHOLD and M_TRIM_THRESHOLD.
 
     Example:
         >>> tune_allocator() in (True, False)

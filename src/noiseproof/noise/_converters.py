@@ -1,9 +1,10 @@
 """Converters around the tiles, without touching the network: while they are active, products with the chip's weights are theirs.
 
-    per tile, for each input vector x and matrix w:  k = round(x/x_max·L_in);  i = (k/L_in)·w/unit;
+    per tile, for each input vector x and matrix w:  k = round(x/x_max·L_in);  i = (k/L_in)·w/unit + σ·ξ;
     y += unit·x_max·(range/L_out)·clamp(round(i·L_out/range), ±L_out)
 
 x_max is the largest |input| of this vector in this tile, so that no result depends on what else is in a batch; L = 2^(b−1) − 1.
+Output noise σ·ξ is drawn as the products come: a chip is the same in every measurement, which are made in blocks of one size.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 from noiseproof.errors import NoiseproofError
 from noiseproof.noise._devices import Reading
 from noiseproof.noise.read import Read
+from noiseproof.randomness import draw_normal, generator
 
 TINY = 1e-30  # full input of a vector of zeros
 CHUNK = 1 << 18  # numbers of unfolded inputs, or of outputs, at a time: about what the second-level cache holds
@@ -48,6 +50,7 @@ class _Converters(TorchFunctionMode):
     def __init__(self, params: Reading, read: Read) -> None:
         super().__init__()
         self.params, self.read = params, read
+        self.stream = generator("output noise", params.seed)  # goes on from product to product
         self.known: dict[StorageWeakRef, tuple[str, Tensor | None]] = {}
         for name in params.units:
             self._know(params[name], name)
@@ -130,6 +133,8 @@ class _Converters(TorchFunctionMode):
                 inputs, full = self._full(x[..., part], signed)
                 inputs = (inputs * ((steps_in or 1) / full)).round_() if steps_in else inputs / full
                 y = torch.matmul(inputs, matrix[:, part].mT)
+                if self.read.output_noise:
+                    y = torch.addcmul(y, draw_normal(y, self.stream), units[number], value=self.read.output_noise * (steps_in or 1))
                 if steps_out:
                     y = y.div_(step).round_().clamp_(-steps_out, steps_out).mul_(step)
                 back = full / (steps_in or 1)

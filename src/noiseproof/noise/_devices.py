@@ -104,15 +104,15 @@ class Chip:
 
 
 class Reading(Params):
-    """The parameters that a chip gives when it is read, and by name what its converters need.
+    """The parameters that a chip gives when it is read, and what its converters need; `seed` is that of the noise at their outputs.
 
     `units` [out, tiles along in]: the weight, as it is read, that a device at G_max stands for: the largest weight of the tile
     (or column) times its drift compensation α.
     """
 
-    def __init__(self, params: Params, units: dict[str, Tensor], rows: int, columns: int) -> None:
+    def __init__(self, params: Params, units: dict[str, Tensor], rows: int, columns: int, seed: int) -> None:
         super().__init__(params)
-        self.units, self.rows, self.columns = units, rows, columns
+        self.units, self.rows, self.columns, self.seed = units, rows, columns, seed
 
 
 class DeviceStep(Noise):

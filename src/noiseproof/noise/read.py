@@ -27,8 +27,8 @@ class Read(PartOfChip):
 
     with ξ3 ~ N(0, 1) per device and time, T = t + 20 s, the conductances G_P programmed and G_D drifted in µS. Global drift
     compensation: α = mean|y| as programmed / mean|y| now, by tile, y being the tile's outputs to each unit vector.
-    With converters a product with a tile is: inputs / largest input of this vector in the tile → DAC → product → ADC → scaled back,
-    and summed over the tiles in digital. b bits are 2^(b−1) − 1 steps on each side of 0; one bit is −1, 0 or 1.
+    With converters a product with a tile is: inputs / largest input of this vector in the tile → DAC → product → output noise → ADC →
+    scaled back, and summed over the tiles in digital. b bits are 2^(b−1) − 1 steps on each side of 0; one bit is −1, 0 or 1.
     Source: Nandakumar et al., ICECS 2019; Joshi et al., Nature Communications 11:2473 (2020).
 
     Raises `NoiseproofError` for bits that are not 0 … 16, or a range that is not positive.
@@ -47,6 +47,8 @@ class Read(PartOfChip):
     # what these can take, in currents of one device at g_max whose input is full; more is cut off. Sums over the rows of a tile
     # grow like the root of their number: 12 is nearly four times that of 256 rows of weights and inputs around 0.2 of the largest
     adc_range: float = 12.0
+    # noise of the tiles' outputs before these converters, one standard deviation in the same unit, drawn anew for every product
+    output_noise: float = 0.0
     # what counts as full input, in the unit of a layer's inputs, more is cut off; 0: the largest of each vector in each tile
     input_range: float = 0.0
 
@@ -58,12 +60,13 @@ class Read(PartOfChip):
             whole = isinstance(value, int) and not isinstance(value, bool)
             require(whole and 0 <= value <= 16, name, value, "give 1 to 16 bits, or 0 for no converter")
         require_number("adc_range", self.adc_range, 0, open_low=True)
+        require_number("output_noise", self.output_noise, 0)
         require_number("input_range", self.input_range, 0)
 
     @property
     def converts(self) -> bool:
-        """Whether there are converters."""
-        return self.dac_bits > 0 or self.adc_bits > 0
+        """Whether there are converters, or noise, around the products."""
+        return self.dac_bits > 0 or self.adc_bits > 0 or self.output_noise > 0
 
     def read(self, chip: Chip) -> Reading:
         """Return the parameters that the chip gives at its time; the gradient passes straight to those that were programmed."""
@@ -75,7 +78,7 @@ class Read(PartOfChip):
             # in the layout of the parameter: a convolution is twice as slow on weights of another one
             read = matrix.view(theta.shape) if theta.is_contiguous() else torch.empty_like(theta).copy_(matrix.view(theta.shape))
             params[name] = straight_through(theta, read.to(theta.dtype))
-        return Reading(params, units, chip.rows, chip.columns)
+        return Reading(params, units, chip.rows, chip.columns, chip.seed)
 
     @torch.no_grad()
     def _weights(self, chip: Chip, held: Devices, theta: Tensor, stream: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -105,7 +108,9 @@ class Read(PartOfChip):
         if not self.converts:
             return contextlib.nullcontext()
         if not isinstance(params, Reading):
-            raise NoiseproofError("converters need the parameters as they were read: let read or pcm be the last noise, or leave bits out")
+            raise NoiseproofError(
+                "converters need the parameters as they were read: let read or pcm be the last noise, or leave bits and output_noise out"
+            )
         from noiseproof.noise._converters import converting
 
         return converting(params, self)
