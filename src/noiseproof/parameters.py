@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatchcase
 
 import torch
@@ -14,6 +14,7 @@ from noiseproof.errors import NoiseproofError, unknown
 from noiseproof.observing import unobserved
 
 Params = dict[str, Tensor]
+Call = Callable[[nn.Module, Params, Tensor], Tensor]  # how a network is called at given parameters
 
 # Layers of torch.nn whose output depends on train/eval mode
 _MODE_DEPENDENT = (
@@ -86,6 +87,17 @@ def call_inference(network: nn.Module, params: Params, x: Tensor) -> Tensor:
         return _full_precision(functional_call(network, (params, buffers), (x,)))
 
 
+def call_compared(network: nn.Module, params: Params, x: Tensor) -> Tensor:
+    """Return the logits at `params` as two points are compared in training: without dropout, buffers kept, batch norm as it stands.
+
+    In training batch norm takes the statistics of the batch. With the running ones, which lag behind the weights, a penalty on the
+    difference of two points is made small by weights for which these statistics are wrong: good in training, at chance afterwards.
+    """
+    buffers = {name: b.clone() for name, b in network.named_buffers()}
+    with inference_mode(network, but=nn.modules.batchnorm._NormBase):
+        return _full_precision(functional_call(network, (params, buffers), (x,)))
+
+
 def call_aside(network: nn.Module, params: Params, x: Tensor) -> Tensor:
     """Return the logits at `params` in the network's present mode, for a search: its buffers stay, and no penalty counts the pass."""
     buffers = {name: b.clone() for name, b in network.named_buffers()}
@@ -99,10 +111,13 @@ def _full_precision(logits: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def inference_mode(network: nn.Module) -> Iterator[None]:
-    """Put the network into eval mode and every module back into its own mode at the end."""
+def inference_mode(network: nn.Module, but: type | tuple[()] = ()) -> Iterator[None]:
+    """Put all modules, but those of a kind, into eval mode and every module back into its own mode at the end."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
+    for module, training in modes:
+        if isinstance(module, but):
+            module.training = training
     try:
         yield
     finally:

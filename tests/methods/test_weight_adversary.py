@@ -7,7 +7,7 @@ from torch.nn.functional import cross_entropy, kl_div
 
 from noiseproof.attacks.ascent import Box, start_near
 from noiseproof.methods import Context, WeightAdversary
-from noiseproof.parameters import call_inference
+from noiseproof.parameters import call_compared, call_inference
 from noiseproof.randomness import children
 
 
@@ -93,3 +93,37 @@ def test_warm_up_reaches_beta_rob() -> None:
     method = WeightAdversary(beta_rob=0.4, warmup=3)
     generator = torch.Generator()
     assert [method.beta_at(Context(generator, epoch=e)) for e in range(5)] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4])
+
+
+def test_what_is_compared_has_the_statistics_of_the_batch_and_no_dropout() -> None:
+    """In training: batch norm as in training, its statistics kept, dropout off; in inference: inference."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 3))
+    x, params = torch.randn(16, 4), dict(network.named_parameters())
+    before = {name: b.clone() for name, b in network.named_buffers()}
+    hidden = network[0](x)
+    normal = (hidden - hidden.mean(0)) / (hidden.var(0, correction=0) + 1e-5).sqrt()
+    assert torch.allclose(call_compared(network, params, x), network[3](normal), atol=1e-5)
+    assert all(torch.equal(b, before[name]) for name, b in network.named_buffers())
+    assert all(module.training for module in network.modules())
+    network.eval()
+    assert torch.equal(call_compared(network, params, x), network(x))
+
+
+def test_the_penalty_cannot_be_made_small_by_statistics_that_lag_behind() -> None:
+    """Before batch norm the scale of the weights says nothing; with running statistics small weights would make the KL vanish."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 8, bias=False), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)).double()
+    x, y = torch.randn(32, 4).double(), torch.randint(0, 3, (32,))
+    params = {name: p.detach() for name, p in network.named_parameters()}
+    method = WeightAdversary(beta_rob=1.0, zeta_attack=0.2, steps=3)
+
+    def penalty(scale: float) -> float:
+        at = params | {"0.weight": scale * params["0.weight"]}
+        context = Context(torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            task = cross_entropy(call_compared(network, at, x), y)
+        return float(method.loss(network, at, (x, y), context) - task)
+
+    assert penalty(1.0) > 0.01
+    assert penalty(0.1) == pytest.approx(penalty(1.0), rel=0.05)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
 from noiseproof.errors import NoiseproofError
-from noiseproof.parameters import Params, call_inference
+from noiseproof.parameters import Call, Params, call_inference
 
 Batch = tuple[Tensor, Tensor | None]
 
@@ -54,26 +54,39 @@ def reference_of(kind: str, network: nn.Module, params: Params, x: Tensor) -> Te
 
 
 def mean_gradient(
-    kind: str, network: nn.Module, params: Params, names: Sequence[str], batches: Sequence[Batch], references: Sequence[Tensor | None]
+    kind: str,
+    network: nn.Module,
+    params: Params,
+    names: Sequence[str],
+    batches: Sequence[Batch],
+    references: Sequence[Tensor | None],
+    call: Call = call_inference,
 ) -> Params:
-    """Return the gradient of the objective, the mean over all samples in inference, for the parameters `names` at `params`."""
+    """Return the gradient of the objective, the mean over all samples, for the parameters `names` at `params`; in inference by default."""
     leaves = {name: params[name].detach().requires_grad_() for name in names}
     total = sum(len(x) for x, _ in batches)
     sums = [torch.zeros_like(leaf) for leaf in leaves.values()]
     with torch.enable_grad():
         for (x, y), reference in zip(batches, references, strict=True):
-            value = objective_value(kind, call_inference(network, params | leaves, x), reference, y)
+            value = objective_value(kind, call(network, params | leaves, x), reference, y)
             gradients = torch.autograd.grad(value * (len(x) / total), list(leaves.values()), allow_unused=True)
             sums = [s if g is None else s.add_(g) for s, g in zip(sums, gradients, strict=True)]
     return dict(zip(names, sums, strict=True))
 
 
 @torch.no_grad()
-def mean_value(kind: str, network: nn.Module, params: Params, batches: Sequence[Batch], references: Sequence[Tensor | None]) -> float:
-    """Return the objective at `params`, the mean over all samples in inference."""
+def mean_value(
+    kind: str,
+    network: nn.Module,
+    params: Params,
+    batches: Sequence[Batch],
+    references: Sequence[Tensor | None],
+    call: Call = call_inference,
+) -> float:
+    """Return the objective at `params`, the mean over all samples; in inference by default."""
     total = sum(len(x) for x, _ in batches)
     values = [
-        float(objective_value(kind, call_inference(network, params, x), reference, y)) * len(x)
+        float(objective_value(kind, call(network, params, x), reference, y)) * len(x)
         for (x, y), reference in zip(batches, references, strict=True)
     ]
     return sum(values) / total

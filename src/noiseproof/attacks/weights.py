@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from noiseproof.attacks.ascent import Box, Ellipsoid, EuclideanEllipsoid, Shape, ascend, displace, radii, start_near
 from noiseproof.attacks.objectives import Batch, mean_gradient, mean_value, reference_of
 from noiseproof.errors import require, require_number
-from noiseproof.parameters import Params, select
+from noiseproof.parameters import Call, Params, call_inference, select
 from noiseproof.randomness import children
 
 
@@ -87,28 +87,43 @@ class WeightAttack:
         return Perturbation(found, delta, mean_value(self.objective, network, found, batches, references))
 
     def search(
-        self, network: nn.Module, params: Params, batches: Sequence[Batch], references: Sequence[Tensor | None], generator: torch.Generator
+        self,
+        network: nn.Module,
+        params: Params,
+        batches: Sequence[Batch],
+        references: Sequence[Tensor | None],
+        generator: torch.Generator,
+        call: Call = call_inference,
     ) -> Params:
-        """Return the δ that was found, the worst of all starts. `references`: log p(θ) [B, C] a batch, for KL, computed once."""
+        """Return the δ that was found, the worst of all starts.
+
+        `references`: log p(θ) [B, C] a batch, for KL, computed once; `call`: how the network is called, in inference by default.
+        """
         fixed = {name: p.detach() for name, p in params.items()}
-        starts = (self._one_start(network, fixed, batches, references, generator) for _ in range(self.restarts))
+        starts = (self._one_start(network, fixed, batches, references, generator, call) for _ in range(self.restarts))
         if self.restarts == 1:
             return next(starts)
 
         def objective(delta: Params) -> float:
-            return mean_value(self.objective, network, displace(fixed, delta, self.zeta, self.zeta_const), batches, references)
+            return mean_value(self.objective, network, displace(fixed, delta, self.zeta, self.zeta_const), batches, references, call)
 
         return max(starts, key=objective)
 
     def _one_start(
-        self, network: nn.Module, params: Params, batches: Sequence[Batch], references: Sequence[Tensor | None], generator: torch.Generator
+        self,
+        network: nn.Module,
+        params: Params,
+        batches: Sequence[Batch],
+        references: Sequence[Tensor | None],
+        generator: torch.Generator,
+        call: Call,
     ) -> Params:
         chosen = select(params, self.parameters)
         radius = radii(chosen, self.zeta, self.zeta_const)
         start = start_near(self.shape, radius, self.zeta, self.initial_std, children(generator, list(chosen)))
 
         def gradient_at(point: Params) -> Params:
-            return mean_gradient(self.objective, network, params | point, list(point), batches, references)
+            return mean_gradient(self.objective, network, params | point, list(point), batches, references, call)
 
         # an empty set holds one point
         moves = any(bool(r.any()) for r in radius.values())

@@ -12,7 +12,7 @@ from noiseproof.attacks.weights import WeightAttack
 from noiseproof.errors import require_number
 from noiseproof.methods._base import Batch, Context, Method
 from noiseproof.methods.forward_noise import ForwardNoise, RelativeTo
-from noiseproof.parameters import Params, call, call_inference, is_mode_free
+from noiseproof.parameters import Params, call, call_compared, is_mode_free
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,9 @@ class WeightAdversary(Method):
     half-axes times `l2_radius`. The gradient flows through both arguments of the KL and through θ*(θ) = θ + δ·(ζ_attack|θ| + c) with δ
     held constant. In the box this is the exact Jacobian, as δ is made of signs. In an ellipsoid δ itself turns with θ, which is
     left out: θ* scales with θ, its direction is a constant.
-    θ_noisy is that of `ForwardNoise`, plain θ for η = 0.
+    θ_noisy is that of `ForwardNoise`, plain θ for η = 0. The two arguments of the KL, and the search, are computed without dropout
+    and with the batch's own statistics in batch norm: the KL is zero at θ* = θ, and cannot be made small by running
+    statistics that lag behind the weights (`noiseproof.parameters.call_compared`).
     Source: Büchel, Faber, Muir, "Network insensitivity to parameter noise via adversarial regularization",
     arXiv:2106.05009, L_gen, eq. (2), Algorithm 1; its printed Jacobian contradicts its own derivation and is not used.
     Published: β_rob 0.25 alone and 0.1 with forward noise η 0.3 (images and ECG), 0.5 for speech.
@@ -69,7 +71,7 @@ class WeightAdversary(Method):
 
     @property
     def gradient_evaluations(self) -> float:
-        # N a start, one at θ*, one at θ; networks with batch norm or dropout need one more, for the KL
+        # N a start, one at θ*, one at θ, one under forward noise; networks with batch norm or dropout need one more, for the KL
         return self.restarts * self.steps + 2 + (self.eta > 0)
 
     @property
@@ -95,16 +97,16 @@ class WeightAdversary(Method):
         x, y = batch
         if self.eta:
             noisy = self.forward_noise.noise_at(context)(params, context.generator)
-            task, clean = cross_entropy(call(network, noisy, x), y), call_inference(network, params, x)
+            task, clean = cross_entropy(call(network, noisy, x), y), call_compared(network, params, x)
         else:
             logits = call(network, params, x)
             # without batch norm or dropout, one pass at θ serves the task loss and the KL
-            task, clean = cross_entropy(logits, y), logits if is_mode_free(network) else call_inference(network, params, x)
+            task, clean = cross_entropy(logits, y), logits if is_mode_free(network) else call_compared(network, params, x)
 
         log_p = clean.log_softmax(-1)
-        delta = self.attack.search(network, params, [(x, None)], [log_p.detach()], context.generator)
+        delta = self.attack.search(network, params, [(x, None)], [log_p.detach()], context.generator, call_compared)
         worst = displace(params, delta, self.zeta_attack, self.zeta_const, constant=self.constant_perturbation)
-        log_q = call_inference(network, worst, x).log_softmax(-1)
+        log_q = call_compared(network, worst, x).log_softmax(-1)
         return task + self.beta_at(context) * kl_divergence(log_p, log_q)  # A, L_gen
 
     def beta_at(self, context: Context) -> float:
