@@ -358,3 +358,11 @@ def test_landscapes_of_training_data_are_shown_apart(make_run):
         ("Slope of the loss landscape (ζ = 0.2)", 1.0),
         ("Slope of the loss landscape (training data, ζ = 0.2)", 0.5),
     ]
+
+
+def test_a_setting_that_an_older_version_did_not_write_makes_no_other_method(trained):
+    at = {0.3: 0.8}
+    (one,) = trained([("weight-adversary", {"steps": 3}, at), ("weight-adversary", {"steps": 3, "norm": "linf"}, at)])
+    assert (one.label, len(one.networks)) == ("weight-adversary", 2)
+    apart = trained([("weight-adversary", {"steps": 3}, at), ("weight-adversary", {"steps": 4, "norm": "linf"}, at)])
+    assert len(apart) == 2

@@ -61,7 +61,9 @@ def read(runs: Sequence[Run]) -> tuple[Method, ...]:
     networks = _without_copies([_network(run, str(place)) for place, run in enumerate(runs)])
     groups: dict[tuple[str, str], list[Network]] = {}
     for network in networks:
-        groups.setdefault((_label(network), _fingerprint(network)), []).append(network)
+        label, chosen = _label(network), choices(network)
+        alike = (key for key in groups if key[0] == label and _agree(json.loads(key[1]), chosen))
+        groups.setdefault(next(alike, (label, json.dumps(chosen, sort_keys=True))), []).append(network)
     labels = _distinct_labels(groups)
     looks = _looks(labels)
     return tuple(
@@ -139,8 +141,10 @@ def _text(settings: Mapping[str, Any], *keys: str) -> str:
     return "" if value is None else str(value)
 
 
-def _fingerprint(network: Network) -> str:
-    return json.dumps(choices(network), sort_keys=True)
+def _agree(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    """Return whether two networks were made in one way: a setting of method or network that an older version had not is no difference."""
+    keys = one.keys() & other.keys() | {key for key in one.keys() ^ other.keys() if not key.startswith(("method.", "network."))}
+    return one.get("method.name") == other.get("method.name") and all(one.get(key) == other.get(key) for key in keys)
 
 
 def choices(network: Network) -> dict[str, str]:
