@@ -29,6 +29,8 @@ bench: .venv/test-extra
 	$(BIN)/python benchmarks/recurrent.py
 	$(BIN)/python benchmarks/networks.py
 	$(BIN)/python benchmarks/pcm.py
+	$(BIN)/python benchmarks/attacks.py
+	$(BIN)/python benchmarks/input_methods.py
 
 .venv/installed: pyproject.toml constraints.txt hatch_build.py $(wildcard src/noiseproof/neurons/kernels/c/*)
 	$(PYTHON) -m venv .venv
@@ -38,7 +40,7 @@ bench: .venv/test-extra
 .venv/test-extra: .venv/installed
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
 	# without what they ask for: torchvision, and other versions of torch; what they do need is in the extra `test`
-	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt spikingjelly norse sinabs
+	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt spikingjelly norse sinabs torchattacks pyautoattack
 	# not there for every machine and Python; its comparisons are skipped without it
 	-$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt aihwkit
 	touch $@

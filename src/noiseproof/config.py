@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from noiseproof import _names, spelling
+from noiseproof.attacks import Attack
 from noiseproof.errors import NoiseproofError, require, require_number, unknown
 from noiseproof.methods import Method, Standard
 from noiseproof.networks import CNN, Architecture
@@ -300,8 +301,8 @@ def preset(name: str) -> dict[str, Any]:
     return load_toml(PRESETS / f"{name}.toml")
 
 
-_PACKAGES = {"network": "networks", "method": "methods", "noise": "noise", "projection": "projections"}
-_BASES: dict[str, type] = {"network": Architecture, "method": Method, "noise": Noise, "projection": Projection}
+_PACKAGES = {"network": "networks", "method": "methods", "noise": "noise", "projection": "projections", "attack": "attacks"}
+_BASES: dict[str, type] = {"network": Architecture, "method": Method, "noise": Noise, "projection": Projection, "attack": Attack}
 
 
 def part_class(field_name: str, name: str) -> type:
@@ -326,6 +327,16 @@ def spelled(kind: str, text: str, field_name: str) -> list[tuple[Any, ...]]:
     Raises `NoiseproofError` for a name or a setting that does not exist, or a value out of range.
     """
     return [tuple(build(part_class(kind, name), settings, name) for name, settings in steps) for steps in spelling.read(text, field_name)]
+
+
+def spelled_attacks(text: str, field_name: str) -> list[Attack]:
+    """Return the attacks on inputs that `text` spells, one for each value that is swept: "pgd(eps=2/255|8/255, steps=20)".
+
+    Raises `NoiseproofError` as `spelled` does, and for several attacks in a row.
+    """
+    found = spelled("attack", text, field_name)
+    require(all(len(steps) == 1 for steps in found), field_name, text, "give one attack, without >")
+    return [steps[0] for steps in found]
 
 
 def spelled_noises(text: str, field_name: str) -> list[Noise]:

@@ -86,6 +86,14 @@ def stochastic(seed: int, index: int = 0, *, running: bool = False) -> Iterator[
         _current.reset(token)
 
 
+@contextlib.contextmanager
+def globally_seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed PyTorch's global generators (outside networks may draw from them) and leave the user's as they were."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
 def current_generator() -> torch.Generator | None:
     """Return the generator for one call of a network from the `stochastic` that is open, None where there is none."""
     make = _current.get()

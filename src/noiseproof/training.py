@@ -29,7 +29,7 @@ from noiseproof.neurons.rates import RatePenalty
 from noiseproof.noise import Noise
 from noiseproof.parameters import Params, parameters_of
 from noiseproof.progress import Progress, duration
-from noiseproof.randomness import generator, stochastic
+from noiseproof.randomness import generator, globally_seeded, stochastic
 from noiseproof.records import Record, RunFolder
 
 TRACKED_SAMPLES = 1000  # validation samples of what is tracked during training
@@ -468,12 +468,9 @@ def _modes_kept(network: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-@contextlib.contextmanager
-def _seeded(seed: int, epoch: int, device: torch.device) -> Iterator[None]:
-    """Seed PyTorch's global generators (outside networks draw their dropout from them) and leave the user's as they were."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator("global", seed, epoch))))
-        yield
+def _seeded(seed: int, epoch: int, device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Seed what outside networks draw their dropout from, for one epoch."""
+    return globally_seeded(int(torch.randint(2**31, (1,), generator=generator("global", seed, epoch))), device)
 
 
 def _precision(recipe: Recipe, device: torch.device) -> contextlib.AbstractContextManager[Any]:

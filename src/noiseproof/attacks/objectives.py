@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, one_hot
+from torch.nn.functional import cross_entropy
 
 from noiseproof.errors import NoiseproofError
 from noiseproof.parameters import Call, Params, call_inference
@@ -20,21 +20,47 @@ def kl_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
     Both come from `log_softmax`: the logarithm of a softmax is −∞ once a probability underflows.
     Source: Büchel et al., arXiv:2106.05009, eq. (2).
     """
-    return (log_p.exp() * (log_p - log_q)).sum(-1).mean()  # A eq. (2)
+    return kl_values(log_p, log_q).mean()
+
+
+def kl_values(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """Return KL(p ‖ q) of every sample, [B]."""
+    return (log_p.exp() * (log_p - log_q)).sum(-1)  # A eq. (2)
 
 
 def dlr(logits: Tensor, y: Tensor) -> Tensor:
-    """Return the difference of logits ratio, −(z_y − max_{i≠y} z_i)/(z_(1) − z_(3)), mean over the batch; positive where wrong.
+    """Return the mean over the batch of `dlr_values`."""
+    return dlr_values(logits, y).mean()
+
+
+def dlr_values(logits: Tensor, y: Tensor) -> Tensor:
+    """Return the difference of logits ratio of every sample [B], −(z_y − max_{i≠y} z_i)/(z_(1) − z_(3)); positive where wrong.
 
     Source: Croce and Hein 2020, arXiv:2003.01690, eq. (6). Raises `NoiseproofError` with fewer than three classes.
     """
     if logits.shape[-1] < 3:
         raise NoiseproofError(f"objective is 'dlr' with {logits.shape[-1]} classes: it needs three or more; use 'ce'")
     top = logits.topk(3, dim=-1).values
+    return margin_values(logits, y) / (top[:, 0] - top[:, 2]).clamp_min(1e-12)
+
+
+def dlr_targeted_values(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """Return −(z_y − z_t)/(z_(1) − (z_(3) + z_(4))/2) of every sample [B]: towards the classes `target` [B].
+
+    Source: Croce and Hein 2020, arXiv:2003.01690, eq. (7). Raises `NoiseproofError` with fewer than four classes.
+    """
+    if logits.shape[-1] < 4:
+        raise NoiseproofError(f"objective is targeted 'dlr' with {logits.shape[-1]} classes: it needs four or more; use 'ce'")
+    top = logits.topk(4, dim=-1).values
+    right, wanted = (logits.gather(-1, c[:, None]).squeeze(-1) for c in (y, target))
+    return (wanted - right) / (top[:, 0] - 0.5 * (top[:, 2] + top[:, 3])).clamp_min(1e-12)
+
+
+def margin_values(logits: Tensor, y: Tensor) -> Tensor:
+    """Return max_{i≠y} z_i − z_y of every sample [B], positive where wrong: the loss of Carlini and Wagner, arXiv:1608.04644."""
     right = logits.gather(-1, y[:, None]).squeeze(-1)
-    is_right = one_hot(y, logits.shape[-1]).bool()
-    wrong = logits.masked_fill(is_right, -torch.inf).amax(-1)
-    return ((wrong - right) / (top[:, 0] - top[:, 2]).clamp_min(1e-12)).mean()
+    others = logits.scatter(-1, y[:, None], -torch.inf)
+    return others.amax(-1) - right
 
 
 def objective_value(kind: str, logits: Tensor, reference: Tensor | None, y: Tensor | None) -> Tensor:
