@@ -45,9 +45,7 @@ class Ball:
             return z
         change = z.double() - self.x.double()
         shrink = self._per_sample(self.eps) / norms(change)
-        # two digits of float32 to spare for the rounding of x + change
-        inside = (self.x.double() + change * (shrink * (1 - 1e-6)).clamp_max(1.0)).to(z)
-        return torch.where(shrink < 1, inside, z)
+        return torch.where(shrink < 1, self._rounded_inwards(change * (shrink * (1 - 1e-12))), z)
 
     def random(self, stream: torch.Generator) -> Tensor:
         """Return random points: uniform in the box; in l2 in a random direction, U(0, 1)·ε away."""
@@ -65,10 +63,16 @@ class Ball:
 
     def _edge(self, side: float) -> Tensor:
         """Return x + side·ε inside the range, rounded inwards."""
-        exact, eps = self.x.double(), self._per_sample(self.eps)
-        edge = (exact + side * eps).clamp(*self.bounds).to(self.x)
-        outside = side * (edge.double() - exact) > eps
-        return torch.where(outside, torch.nextafter(edge, self.x), edge)
+        low, high = self.bounds
+        change = side * self._per_sample(self.eps).expand_as(self.x)
+        return self._rounded_inwards(change).clamp(low, high)
+
+    def _rounded_inwards(self, change: Tensor) -> Tensor:
+        """Return x + change (float64) in the type of x, no entry farther from x than `change` says."""
+        exact = self.x.double()
+        rounded = (exact + change).to(self.x)
+        outside = (rounded.double() - exact).abs() > change.abs()
+        return torch.where(outside, torch.nextafter(rounded, self.x), rounded)
 
     def _per_sample(self, values: Tensor) -> Tensor:
         return values.reshape(-1, *[1] * (self.x.ndim - 1))
