@@ -14,6 +14,10 @@ class NoiseproofError(ValueError):
     """
 
 
+class NoGradientError(NoiseproofError):
+    """An attack by gradients got none from the network: it says nothing about it, which is not the same as robust."""
+
+
 def require(condition: bool, field: str, value: object, remedy: str) -> None:
     """Raise `NoiseproofError` ("field is value: remedy") unless `condition` holds."""
     if not condition:

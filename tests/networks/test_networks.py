@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 import noiseproof as npf
+from noiseproof import config
 from noiseproof.data import Splits, Task
-from noiseproof.networks import CNN, MLP
+from noiseproof.networks import CNN, MLP, VGG5, VGG11, ResNet12
 from noiseproof.networks.adapt import check_fits
 from noiseproof.parameters import call_inference, inference_mode, is_mode_free
 from noiseproof.randomness import generator
@@ -34,6 +35,47 @@ def test_the_cnn_is_the_plain_one() -> None:
         plain = f.relu(f.linear(plain, p[f"{layer}.weight"], p[f"{layer}.bias"]))
     plain = f.linear(plain, p["out.weight"], p["out.bias"])
     assert torch.allclose(network(x), plain, atol=1e-6)  # mean and std are float32 buffers
+
+
+COLOUR = Task("images", (3, 32, 32), 10, (0.5,) * 3, (0.25,) * 3, (0.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "parameters"),
+    [
+        # kernels 3·3·in·out of 3→16, 16→32, 32→32 channels, dense 8·8·32→50→50→10, no biases; a threshold and a leak each of 5 layers
+        (VGG5(width=0.25, dense=50), 27 * 16 + 9 * 16 * 32 + 9 * 32 * 32 + 2048 * 50 + 50 * 50 + 500 + 10),
+        (VGG5(width=0.25, dense=50, neuron="relu"), 27 * 16 + 9 * 16 * 32 + 9 * 32 * 32 + 2048 * 50 + 50 * 50 + 500),
+        # 3→1→1→1 channels: at least one of each
+        (VGG5(width=0.001, dense=3, neuron="relu"), 27 + 9 + 9 + 64 * 3 + 9 + 30),
+        # conv 16; blocks of 16, 32, 32, 64, 128 channels with 1×1 shortcuts where they change; 2·2·128 → 10
+        (
+            ResNet12(width=0.25, neuron="relu"),
+            27 * 16 + 9 * (2 * 16 * 16 + 16 * 32 + 3 * 32 * 32 + 32 * 64 + 64 * 64 + 64 * 128 + 128 * 128)
+            + (16 * 32 + 32 * 64 + 64 * 128) + 512 * 10,
+        ),
+    ],
+    ids=["vgg5", "vgg5 plain", "vgg5 of one channel", "resnet12"],
+)  # fmt: skip
+def test_smaller_networks_have_their_parameters(architecture, parameters: int) -> None:
+    network = architecture.build(COLOUR, generator("weights", 0))
+    assert sum(p.numel() for p in network.parameters()) == parameters
+    assert network(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_settings_for_smaller_networks_make_no_old_run_a_stranger() -> None:
+    for architecture in (VGG5, VGG11, ResNet12):
+        assert "width" not in config._chosen(architecture())
+        assert npf.Experiment(network=architecture()).identity != npf.Experiment(network=architecture(width=0.5)).identity
+    assert npf.Experiment(network=VGG5()).identity == "4c86f8a6351609ea"  # that of a run before there were any
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"), [({"width": 0.0}, "width is 0.0"), ({"dense": 0}, "dense is 0"), ({"dense": 1.5}, "dense is 1.5")]
+)
+def test_sizes_out_of_range_are_named(settings, message) -> None:
+    with pytest.raises(npf.NoiseproofError, match=message):
+        VGG5(**settings)
 
 
 @pytest.mark.parametrize("architecture", [CNN(), MLP(hidden=(20, 30))])

@@ -59,13 +59,18 @@ class Ball:
     def ascent(self, gradient: Tensor, size: Tensor) -> Tensor:
         """Return the step of length `size` [B] that climbs most steeply: its sign in l∞, its direction in l2."""
         size = self._per_sample(size).to(gradient)
-        return size * gradient.sign() if self.norm == "linf" else size * (gradient / norms(gradient))
+        if self.norm == "linf":
+            return size * gradient.sign()
+        # first to a largest entry of 1: the squares of what a saturated network lets through underflow
+        largest = gradient.flatten(1).abs().amax(1).clamp_min(torch.finfo(gradient.dtype).tiny)
+        gradient = gradient / self._per_sample(largest)
+        return size * (gradient / norms(gradient))
 
     def _edge(self, side: float) -> Tensor:
-        """Return x + side·ε inside the range, rounded inwards."""
+        """Return x + side·ε inside the range, rounded inwards; an x that is a last digit outside the range may stay there."""
         low, high = self.bounds
         change = side * self._per_sample(self.eps).expand_as(self.x)
-        return self._rounded_inwards(change).clamp(low, high)
+        return torch.clamp(self._rounded_inwards(change), self.x.clamp_max(low), self.x.clamp_min(high))
 
     def _rounded_inwards(self, change: Tensor) -> Tensor:
         """Return x + change (float64) in the type of x, no entry farther from x than `change` says."""

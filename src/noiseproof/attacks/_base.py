@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -15,13 +16,32 @@ from noiseproof._names import name_of
 from noiseproof.attacks._ball import Ball, Norm
 from noiseproof.attacks._view import Budget, Values, View, viewed
 from noiseproof.attacks.objectives import dlr_values, kl_values, margin_values
-from noiseproof.errors import NoiseproofError, require, require_number
+from noiseproof.errors import NoGradientError, NoiseproofError, require, require_number
 from noiseproof.networks import adapt
+from noiseproof.neurons.rate_rules import RateRule
 from noiseproof.neurons.surrogates import Surrogate
 from noiseproof.neurons.surrogates import surrogate as surrogate_named
 from noiseproof.observing import unobserved
 from noiseproof.parameters import Params, call_aside
 from noiseproof.randomness import globally_seeded
+
+ALL_ZERO = (
+    "the gradient to the input is zero for every sample: an attack by gradients says nothing about this network, which is not "
+    "the same as robust; give another surrogate, or attack it by queries (square) or from another network (transfer)"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """What one attack of several did: how many samples are still right after it, and what it asked of the network.
+
+    `skipped`: why it says nothing about this network, empty where it does. It is then left out, which is not the same as robust.
+    """
+
+    attack: Attack
+    surviving: int
+    budget: Budget
+    skipped: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +55,8 @@ class Perturbed:
     x: Tensor
     success: Tensor
     budget: Budget
+    # of an attack of several: what each did, in the order in which they ran
+    members: tuple[Member, ...] = ()
 
     @property
     def accuracy(self) -> float:
@@ -67,6 +89,10 @@ class Attack(ABC):
     def search(self, view: View, x: Tensor, y: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
         """Return the perturbed inputs of all samples, inside `ball`; `y` [B] are classes that the network must not give."""
 
+    def settle(self, found: Tensor, ball: Ball) -> Tensor:
+        """Return what was found, inside the ball to the last digit."""
+        return ball.settle(found)
+
     @property
     def needs_labels(self) -> bool:
         """Whether the search needs to know the right classes."""
@@ -81,25 +107,50 @@ class Attack(ABC):
 
         Raises `NoiseproofError` when ε, inputs or labels do not fit, or the network passes no gradient to its input.
         """
+        found = self.on_block(network, x, y, generator, eps=eps)
+        self.check_gradients(found.budget)
+        return found
+
+    def on_block(
+        self, network: nn.Module, x: Tensor, y: Tensor | None, generator: torch.Generator, *, eps: float | Tensor | None = None
+    ) -> Perturbed:
+        """Do what a call does, but leave it to the caller, who has more blocks, whether all gradients are zero (`check_gradients`)."""
         network = adapt(network)
         radii = self._radii(network, x, y, eps)
+        self.fits(network, x)
         seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
         with globally_seeded(seed, x.device), self.seen(network, seed) as view:
+            self._warn_of_chance(view, x)
             before = view.predictions(x)
             classes = before if y is None else y
             moved, success = x.detach().clone(), before != classes
             left = (~success).nonzero().squeeze(1)
             if len(left):
                 ball = Ball(x[left], radii[left], self.norm, view.bounds)
-                found = ball.settle(self.search(view, x[left], classes[left], ball, generator))
+                found = self.settle(self.search(view, x[left], classes[left], ball, generator), ball)
                 moved[left], success[left] = found, view.predictions(found) != classes[left]
-        spent = view.spent
-        if spent.gradient_evaluations and spent.zero_gradients == spent.gradient_evaluations:
-            raise NoiseproofError(
-                "the gradient to the input is zero for every sample: an attack by gradients says nothing about this network, which is not "
-                "the same as robust; give another surrogate, or attack it by queries (square) or from another network (transfer)"
+        return Perturbed(moved, success, view.spent, tuple(view.members))
+
+    def check(self, network: nn.Module, x: Tensor) -> None:
+        """Raise `NoiseproofError` when ε, the inputs x [B, …] or the network do not fit this attack; without any search."""
+        self._radii(network, x, x.new_zeros(len(x), dtype=torch.int64) if self.needs_labels else None, None)
+        self.fits(network, x)
+
+    def fits(self, network: nn.Module, x: Tensor) -> None:  # noqa: B027  (most fit every network)
+        """Raise `NoiseproofError`, before any long work, when this attack cannot be meant for this network and these inputs."""
+
+    def _warn_of_chance(self, view: View, x: Tensor) -> None:
+        if self.eot == 1 and view.is_stochastic(x):
+            warnings.warn(
+                "the network is stochastic (Poisson coding, dropout, noise that is drawn anew) and eot is 1: every gradient is that of "
+                "one draw, and accuracy looks better than it is; give eot=10 or more",
+                stacklevel=4,
             )
-        return Perturbed(moved, success, spent)
+
+    def check_gradients(self, spent: Budget) -> None:
+        """Raise `NoiseproofError` when gradients were asked for and none said anything: such an attack says nothing of the network."""
+        if spent.all_zero:
+            raise NoGradientError(ALL_ZERO)
 
     def craft(self, network: nn.Module, params: Params, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         """Return perturbed inputs for training: the network at `params` in its present mode, every sample searched to the end.
@@ -108,7 +159,8 @@ class Attack(ABC):
         """
         fixed = {name: p.detach() for name, p in params.items()}
         bounds: tuple[float, float] = network.bounds  # pyright: ignore[reportAssignmentType] (every network of noiseproof has it)
-        view = View(lambda z: self._aside(network, fixed, z), bounds)
+        seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
+        view = View(lambda z: self._aside(network, fixed, z), bounds, eot=self.eot, seed=seed)
         ball = Ball(x, x.new_full((len(x),), self.eps, dtype=torch.float64), self.norm, bounds)
         return self.search(view, x, y, ball, generator)
 
@@ -167,8 +219,10 @@ class GradientAttack(Attack):
     surrogate: str = field(default="", kw_only=True)
     # its settings, in the order of its fields
     surrogate_settings: tuple[float, ...] = field(default=(), kw_only=True)
-    # a sample that is fooled is left alone from then on
+    # a sample that is fooled is left alone from then on; with eot > 1 never, as another draw may bring it back
     survivors_only: bool = field(default=True, kw_only=True)
+    # gradients at the expected input in place of Poisson spikes, for networks of that coding; spikes decide whether it is fooled
+    expected: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -180,14 +234,18 @@ class GradientAttack(Attack):
         return self.loss != "kl"
 
     @property
-    def attackers_surrogate(self) -> Surrogate | None:
+    def attackers_surrogate(self) -> Surrogate | RateRule | None:
         """The surrogate that stands for the derivative of a spike; None: the network's own."""
         require(bool(self.surrogate) or not self.surrogate_settings, "surrogate_settings", self.surrogate_settings, "give a surrogate too")
         return surrogate_named(self.surrogate, *self.surrogate_settings) if self.surrogate else None
 
+    def leaves(self, view: View) -> bool:
+        """Whether fooled samples are left alone."""
+        return self.survivors_only and view.eot == 1
+
     @contextlib.contextmanager
     def seen(self, network: nn.Module, seed: int) -> Iterator[View]:
-        with viewed(network, surrogate=self.attackers_surrogate, eot=self.eot, seed=seed) as view:
+        with viewed(network, surrogate=self.attackers_surrogate, expected=self.expected, eot=self.eot, seed=seed) as view:
             yield view
 
     def craft(self, network: nn.Module, params: Params, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
@@ -197,11 +255,12 @@ class GradientAttack(Attack):
         require(self.loss != "kl", "loss", self.loss, reason)
 
     def _aside(self, network: nn.Module, params: Params, x: Tensor) -> Tensor:
-        if self.attackers_surrogate is None:
+        if self.attackers_surrogate is None and not self.expected:
             return call_aside(network, params, x)
+        options = {"surrogate": self.attackers_surrogate} | ({"expected": True} if self.expected else {})
         buffers = {name: b.clone() for name, b in network.named_buffers()}
         with unobserved():
-            return network.run(x, params={**params, **buffers}, surrogate=self.attackers_surrogate).logits  # pyright: ignore[reportCallIssue]
+            return network.run(x, params={**params, **buffers}, **options).logits  # pyright: ignore[reportCallIssue]
 
     def values(self, view: View, x: Tensor, y: Tensor) -> Values:
         """Return what is climbed, a function of logits [B, C] → [B]; `x`: the inputs as they were."""

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from noiseproof.errors import NoiseproofError
+from noiseproof.errors import NoGradientError
+from noiseproof.networks import Network
+from noiseproof.networks._base import ChannelsLast
+from noiseproof.networks.adapt import Adapted
+from noiseproof.neurons.rate_rules import RateRule
 from noiseproof.neurons.surrogates import Surrogate
 from noiseproof.parameters import inference_mode
 from noiseproof.randomness import stochastic
+
+if TYPE_CHECKING:
+    from noiseproof.attacks._base import Member
 
 Values = Callable[[Tensor], Tensor]  # logits [B, C] → what the attacker makes large, [B]
 
@@ -30,6 +39,11 @@ class Budget:
     gradient_evaluations: int = 0
     queries: int = 0
     zero_gradients: int = 0
+
+    @property
+    def all_zero(self) -> bool:
+        """Whether gradients were asked for and none said anything."""
+        return 0 < self.gradient_evaluations == self.zero_gradients
 
     def __add__(self, other: Budget) -> Budget:
         return Budget(
@@ -53,8 +67,22 @@ class View:
     Source: Athalye et al., arXiv:1707.07397.
     """
 
-    def __init__(self, call: Callable[[Tensor], Tensor], bounds: tuple[float, float], *, eot: int = 1, seed: int = 0) -> None:
+    def __init__(
+        self,
+        call: Callable[[Tensor], Tensor],
+        bounds: tuple[float, float],
+        *,
+        eot: int = 1,
+        seed: int = 0,
+        network: nn.Module | None = None,
+        smooth: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         self.call, self.bounds, self.eot, self.seed = call, bounds, eot, seed
+        # what gradients are taken of, where that is not the network itself
+        self.smooth = smooth or call
+        # for attacks of several: the network itself, which each sees in its own way, and what each did
+        self.network = network
+        self.members: list[Member] = []
         self._gradients = self._queries = self._asked = 0
         self._zeros: Tensor | int = 0
 
@@ -62,6 +90,21 @@ class View:
     def spent(self) -> Budget:
         """What was asked up to now."""
         return Budget(self._gradients, self._queries, int(self._zeros))
+
+    def charge(self, budget: Budget) -> None:
+        """Count what was asked through another view of the same network."""
+        self._gradients += budget.gradient_evaluations
+        self._queries += budget.queries
+        self._zeros = self._zeros + budget.zero_gradients
+
+    @torch.no_grad()
+    def is_stochastic(self, x: Tensor) -> bool:
+        """Return whether two draws differ; asked about two samples, and not counted."""
+        if not len(x):
+            return False
+        first, second = self._drawn(x[:2]), self._drawn(x[:2])
+        # what sums in no fixed order may differ in the last digits
+        return not torch.allclose(first, second, rtol=1e-4, atol=1e-5 * float(first.abs().max()), equal_nan=True)
 
     @torch.no_grad()
     def logits(self, x: Tensor) -> Tensor:
@@ -78,52 +121,83 @@ class View:
 
         Raises `NoiseproofError` when the network passes no gradient to its input.
         """
-        self._gradients += len(x) * self.eot
         slopes = [self._slope(x, values) for _ in range(self.eot)]
+        # after them: an evaluation that the network refuses is none
+        self._gradients += len(x) * self.eot
         if self.eot == 1:
             found = slopes[0]
         else:
             gradient, worth = (torch.stack([s[i] for s in slopes]).mean(0) for i in (0, 2))
             found = Slope(gradient, self._mean([s.logits for s in slopes]), worth)
-        self._zeros = self._zeros + self.eot * (~found.gradient.flatten(1).any(1)).sum()
+        self._zeros = self._zeros + self.eot * (found.gradient.flatten(1).abs().amax(1) == 0).sum()
         return found
 
     def _slope(self, x: Tensor, values: Values) -> Slope:
         point = x.detach().requires_grad_()
         with torch.enable_grad():
-            logits = self._drawn(point)
+            logits = self._drawn(point, self.smooth)
             worth = values(logits)
             gradient = torch.autograd.grad(worth.sum(), point, allow_unused=True)[0] if worth.requires_grad else None
         if gradient is None:
-            raise NoiseproofError(
+            raise NoGradientError(
                 "the network passes no gradient to its input, so an attack by gradients says nothing about it: attack it by queries "
                 "(square) or from another network (transfer), or let its encoder pass a gradient"
             )
         return Slope(gradient, logits.detach(), worth.detach())
 
-    def _drawn(self, x: Tensor) -> Tensor:
+    def _drawn(self, x: Tensor, call: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         with stochastic(self.seed, self._asked):
             self._asked += 1
-            logits = self.call(x)
+            logits = (call or self.call)(x)
         return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
 
     def _mean(self, draws: list[Tensor]) -> Tensor:
-        return draws[0] if len(draws) == 1 else torch.stack(draws).softmax(-1).mean(0).log()
+        # the logarithm of a mean of probabilities, which may underflow
+        return draws[0] if len(draws) == 1 else torch.stack(draws).log_softmax(-1).logsumexp(0) - math.log(len(draws))
+
+
+class _ChannelsLast:
+    """Calls an outside network with images laid out channels last, in which convolutions on a CPU are faster; as they are where it cannot.
+
+    A network that takes a `view` of what a convolution gives cannot; ours lay out their images themselves.
+    """
+
+    def __init__(self, call: Callable[[Tensor], Tensor]) -> None:
+        self.call, self.layout = call, ChannelsLast()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.layout is None or x.ndim != 4 or x.device.type != "cpu":
+            return self.call(x)
+        try:
+            return self.call(self.layout(x))
+        except RuntimeError:
+            self.layout = None
+            return self.call(x)
 
 
 @contextlib.contextmanager
-def viewed(network: nn.Module, *, surrogate: Surrogate | None = None, eot: int = 1, seed: int = 0) -> Iterator[View]:
+def viewed(
+    network: nn.Module, *, surrogate: Surrogate | RateRule | None = None, expected: bool = False, eot: int = 1, seed: int = 0
+) -> Iterator[View]:
     """Let an attacker see `network` in inference; its mode, buffers and parameters are afterwards what they were.
 
-    With `surrogate` the gradients of its spikes are others than those that it was trained with.
+    With `surrogate` the gradients of its spikes are others than those that it was trained with, or go through firing rates; with
+    `expected` they are those of the network that gets the expected input in place of Poisson spikes.
     """
     params = {name: p.detach() for name, p in network.named_parameters()}
     buffers = {name: b.clone() for name, b in network.named_buffers()}
 
     def call(x: Tensor) -> Tensor:
-        if surrogate is None:
-            return functional_call(network, (params, buffers), (x,))
-        return network.run(x, params=params, surrogate=surrogate).logits  # type: ignore[operator]  (all networks of ours have `run`)
+        if surrogate is not None:
+            return run(x)
+        # only inputs are differentiated, so parameters get no gradients; buffers of a module of somebody else might be written
+        return network(x) if isinstance(network, Network) or not buffers else functional_call(network, (params, buffers), (x,))
 
+    def run(x: Tensor, **options: bool) -> Tensor:
+        # all networks of ours have `run`, and `bounds`
+        return network.run(x, params=params, surrogate=surrogate, **options).logits  # type: ignore[operator]
+
+    own = _ChannelsLast(call) if isinstance(network, Adapted) and network.time is None else call
     with inference_mode(network):
-        yield View(call, network.bounds, eot=eot, seed=seed)  # type: ignore[arg-type]  (and `bounds`)
+        bounds: tuple[float, float] = network.bounds  # type: ignore[assignment]
+        yield View(own, bounds, eot=eot, seed=seed, network=network, smooth=partial(run, expected=True) if expected else None)

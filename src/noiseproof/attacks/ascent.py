@@ -145,17 +145,6 @@ class Layerwise:
         return self.random(radius, streams)
 
 
-@dataclass(frozen=True)
-class CutBox(Box):
-    """The box, cut where what it moves has limits of its own: low ≤ δ ≤ high by name, such as the valid range of inputs."""
-
-    low: Params
-    high: Params
-
-    def project(self, delta: Params, radius: Params) -> Params:
-        return {name: torch.clamp(d, self.low[name], self.high[name]) for name, d in delta.items()}
-
-
 def project_ellipsoid(z: Tensor, axes: Tensor) -> Tensor:
     """Return the point nearest to `z` in the Euclidean norm with Σ (d_i/a_i)² ≤ 1; O(n) by a safeguarded Newton search.
 

@@ -71,7 +71,7 @@ class PGD(GradientAttack):
             gradient = slope.gradient
             if self.momentum:
                 speed = gradient = self.momentum * speed + gradient / _mean_norms(gradient)
-            if self.survivors_only and bool((fooled := slope.logits.argmax(-1) != y).any()):
+            if self.leaves(view) and bool((fooled := slope.logits.argmax(-1) != y).any()):
                 found[index[fooled]] = z[fooled]
                 kept = (~fooled).nonzero().squeeze(1)
                 if not len(kept):

@@ -3,6 +3,7 @@
 from noiseproof.networks._base import Architecture, Network
 from noiseproof.networks._run import Run
 from noiseproof.networks._spiking import SpikingNetwork
+from noiseproof.networks._under_noise import UnderNoise
 from noiseproof.networks.adapt import adapt
 from noiseproof.networks.cnn import CNN
 from noiseproof.networks.conversion import Converted, convert
@@ -27,6 +28,7 @@ __all__ = [
     "ResNet32",
     "Run",
     "SpikingNetwork",
+    "UnderNoise",
     "WideResNet",
     "adapt",
     "convert",

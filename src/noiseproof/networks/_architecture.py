@@ -133,6 +133,11 @@ class NeuronArchitecture(Architecture):
         return LIF(**common) if self.neuron == "lif" else DLIF(steps=self.steps, on=self.dlif_on, **common)
 
 
+def widened(channels: int, width: float) -> int:
+    """Return `channels` times `width` as a whole number, at least one."""
+    return max(1, round(channels * width))
+
+
 class Layers:
     """Collects the layers of a network, by name and number, and keeps the shape of what comes out of the last one."""
 

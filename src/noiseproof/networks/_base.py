@@ -68,13 +68,15 @@ class Network(nn.Sequential):
         state: Mapping[str, Any] | None = None,
         generator: torch.Generator | None = None,
         surrogate: Any = None,
+        expected: bool = False,
         record: Sequence[str] = (),
     ) -> Run:
         """Return the logits of a network without spikes, at `params` if they are given.
 
-        Raises `NoiseproofError` for what only a spiking network has: steps, state, a surrogate, traces.
+        Raises `NoiseproofError` for what only a spiking network has: steps, state, a surrogate, coding, traces.
         """
-        for name, value in (("steps", steps), ("state", state), ("surrogate", surrogate), ("record", record or None)):
+        given = {"steps": steps, "state": state, "surrogate": surrogate, "expected": expected or None, "record": record or None}
+        for name, value in given.items():
             require(value is None, name, value, "this network has no spiking neurons; leave it out")
         return Run(self(x) if params is None else functional_call(self, params, (x,)))
 
@@ -96,6 +98,11 @@ def check_kinds(record: Sequence[str]) -> None:
 @dataclass(frozen=True)
 class Architecture(ABC):
     """The hyper-parameters of a network; `build` makes the network for a task."""
+
+    @property
+    def spiking(self) -> bool:
+        """Whether the hidden units are spiking neurons."""
+        return False
 
     @abstractmethod
     def layers(self, task: Task) -> OrderedDict[str, nn.Module]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -25,11 +26,14 @@ _SNNTORCH_TIME = ("StateLeaky", "AssociativeLeaky", "LeakyParallel")
 
 def library_of(module: nn.Module) -> str | None:
     """Return the package that a module's class, or a class above it, comes from: a key of `LIBRARIES`, or None."""
-    for kind in type(module).__mro__:
-        root = kind.__module__.partition(".")[0]
-        if root in LIBRARIES:
-            return root
-    return None
+    return _home(type(module))
+
+
+@functools.cache
+def _home(kind: type[nn.Module]) -> str | None:
+    # kept, because every call of an adapted network asks it of all modules
+    roots = (above.__module__.partition(".")[0] for above in kind.__mro__)
+    return next((root for root in roots if root in LIBRARIES), None)
 
 
 def _is_a(module: nn.Module, *names: str) -> bool:

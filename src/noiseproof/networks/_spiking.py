@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from noiseproof.networks._run import Run
 from noiseproof.neurons import encodings
 from noiseproof.neurons.equation import State
 from noiseproof.neurons.neuron import Neuron
+from noiseproof.neurons.rate_rules import RateRule, through_rates
 from noiseproof.neurons.recurrent import Recurrent
 from noiseproof.neurons.surrogates import Surrogate
 from noiseproof.parameters import Params
@@ -34,8 +35,10 @@ class Pass:
 
     steps: int
     state: Mapping[str, State] | None = None
-    surrogate: Surrogate | None = None
+    surrogate: Surrogate | RateRule | None = None
     record: Sequence[str] = ()
+    # told the name of every module that is reached, the module, and what comes into it, [T, B, …] or [1, B, …]
+    seen: Callable[[str, nn.Module, Tensor], None] | None = None
     final: dict[str, State] = field(default_factory=dict)
     traces: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
@@ -44,7 +47,11 @@ class Pass:
         if self.state is not None and name not in self.state:
             raise NoiseproofError(f"state has nothing for layer {name}: give what `run` of the same network returned")
         given = None if self.state is None else self.state[name]
-        out = layer(current, steps=self.steps, state=given, surrogate=self.surrogate, membrane="membrane" in self.record)
+        options = {"steps": self.steps, "state": given, "membrane": "membrane" in self.record}
+        if isinstance(self.surrogate, RateRule):
+            out = through_rates(layer, current, self.surrogate, **options)
+        else:
+            out = layer(current, surrogate=self.surrogate, **options)
         self.final[name] = out.state
         for kind, value in (("current", current), ("membrane", out.membrane), ("spikes", out.spikes)):
             if kind in self.record and value is not None:
@@ -54,6 +61,8 @@ class Pass:
 
 def walk(module: nn.Module, z: Tensor, passing: Pass, name: str = "") -> Tensor:
     """Return what a module makes of z [T, B, …], or of [1, B, …] while nothing has changed in time yet: then it is computed once."""
+    if passing.seen is not None:
+        passing.seen(name, module, z)
     if isinstance(module, Neuron | Recurrent):
         return passing.neurons(name, module, z)
     if isinstance(module, Residual):
@@ -151,17 +160,19 @@ class SpikingNetwork(Network):
         steps: int | None = None,
         state: Mapping[str, Any] | None = None,
         generator: torch.Generator | None = None,
-        surrogate: Surrogate | None = None,
+        surrogate: Surrogate | RateRule | None = None,
+        expected: bool = False,
         record: Sequence[str] = (),
     ) -> Run:
         """Return logits [B, classes], the final state by layer, and the traces in `record`: current, membrane, spikes [T, B, …].
 
         `params`: other parameters than the network's own; `steps`: another T for still inputs; `state`: go on from what a run
         left (the neurons go on; the logits are those of this run's steps alone); `generator`: for Poisson coding;
-        `surrogate`: another one, in all layers. "membrane" is computed by the reference, more slowly.
+        `surrogate`: another one, in all layers, or a rule that takes gradients through firing rates; `expected`: the expected input
+        in place of Poisson spikes, as an attacker may take it. "membrane" is computed by the reference, more slowly.
 
         Raises `NoiseproofError` for an input of another shape, steps below 1 or for a sequence, a state of another network,
-        an unknown trace, or Poisson coding without a generator.
+        an unknown trace, Poisson coding without a generator, or `expected` without Poisson coding.
 
         Example:
             >>> from noiseproof.data import Task
@@ -174,6 +185,7 @@ class SpikingNetwork(Network):
         """
         check_kinds(record)
         options = {"steps": steps, "state": state, "generator": generator, "surrogate": surrogate, "record": tuple(record)}
+        options |= {"expected": True} if expected else {}
         return self(x, options) if params is None else functional_call(self, params, (x, options))
 
     def _run(
@@ -182,28 +194,32 @@ class SpikingNetwork(Network):
         steps: int | None = None,
         state: Mapping[str, Any] | None = None,
         generator: torch.Generator | None = None,
-        surrogate: Surrogate | None = None,
+        surrogate: Surrogate | RateRule | None = None,
         record: Sequence[str] = (),
+        expected: bool = False,
     ) -> Run:
         self._check(x)
-        z, steps = self._in_time(x, steps, generator)
+        require(
+            not expected or "poisson" in self.coding, "expected", expected, f"the coding is {self.coding}, without chance; leave it out"
+        )
+        z, steps = self._in_time(x, steps, generator, expected)
         passing = Pass(steps, state, surrogate, record)
         for name, layer in self.named_children():
             z = walk(layer, z, passing, name)
         return Run(z, passing.final, passing.traces)
 
-    def _in_time(self, x: Tensor, steps: int | None, generator: torch.Generator | None) -> tuple[Tensor, int]:
+    def _in_time(self, x: Tensor, steps: int | None, generator: torch.Generator | None, expected: bool = False) -> tuple[Tensor, int]:
         """Return the input [T, B, …] or, where it stays the same, [1, B, …]; and T."""
         if self.sequence:
             require(steps is None or steps == x.shape[1], "steps", steps, f"the inputs are sequences of {x.shape[1]} steps; leave it out")
-            return self._coded(x.transpose(0, 1), 1, generator).flatten(0, 1), x.shape[1]
+            return self._coded(x.transpose(0, 1), 1, generator, expected).flatten(0, 1), x.shape[1]
         steps = self.steps if steps is None else steps
         require_number("steps", steps, 1, whole=True)
-        return self._coded(x, steps, generator), steps
+        return self._coded(x, steps, generator, expected), steps
 
-    def _coded(self, x: Tensor, steps: int, generator: torch.Generator | None) -> Tensor:
+    def _coded(self, x: Tensor, steps: int, generator: torch.Generator | None, expected: bool) -> Tensor:
         """Return the input as spikes [steps, …], low or high in the data's own units; as it is, [1, …], where it is not coded."""
-        if self.coding in ("direct", "poisson-expected"):  # the expected input of Poisson coding is the input itself
+        if expected or self.coding in ("direct", "poisson-expected"):  # the expected input of Poisson coding is the input itself
             return x[None]
         low, high = self.bounds
         rates = ((x - low) / (high - low)).clamp(0, 1)

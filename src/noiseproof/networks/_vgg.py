@@ -9,7 +9,7 @@ from torch import nn
 
 from noiseproof.data import Task
 from noiseproof.errors import require_number
-from noiseproof.networks._architecture import Kind, Layers, NeuronArchitecture
+from noiseproof.networks._architecture import Kind, Layers, NeuronArchitecture, widened
 from noiseproof.networks._spiking import How
 from noiseproof.neurons.equation import Reset
 
@@ -18,7 +18,7 @@ POOL = 0  # in a list of channels
 
 @dataclass(frozen=True)
 class VGG(NeuronArchitecture):
-    """3×3 convolutions, average pooling, two dense layers of 4096, spiking or plain (`neuron="relu"`).
+    """3×3 convolutions, average pooling, two dense layers, spiking or plain (`neuron="relu"`).
 
     As it stands it is that of Kundu et al., ICCV 2021: no batch norm, no biases, dropout 0.2 with one mask a sequence, soft reset
     at the next step, logits accumulated. With `batch_norm` the convolutions have biases and batch norm, and the neurons of Ding et
@@ -38,10 +38,16 @@ class VGG(NeuronArchitecture):
     batch_norm: bool = False
     # probability that a hidden unit is silent in training
     dropout: float = 0.2
+    # multiplies the channels of every convolution; below 1 for a small budget
+    width: float = 1.0
+    # units of each of the two dense layers
+    dense: int = 4096
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_number("dropout", self.dropout, 0, 0.99)
+        require_number("width", self.width, 0, open_low=True)
+        require_number("dense", self.dense, 1, whole=True)
 
     def layers(self, task: Task) -> OrderedDict[str, nn.Module]:
         layers = Layers(self, task)
@@ -50,13 +56,13 @@ class VGG(NeuronArchitecture):
             if channels == POOL:
                 layers.pool()
                 continue
-            layers.conv(channels, bias=self.batch_norm, norm=self.batch_norm)
+            layers.conv(widened(channels, self.width), bias=self.batch_norm, norm=self.batch_norm)
             layers.act()
             if POOL not in self.channels[position + 1 : position + 2]:  # pooling follows no dropout
                 layers.dropout(self.dropout)
         layers.flatten()
         for _ in range(2):
-            layers.linear(4096, bias=self.batch_norm)
+            layers.linear(self.dense, bias=self.batch_norm)
             layers.act()
             layers.dropout(self.dropout)
         return layers.out(bias=self.batch_norm)

@@ -24,9 +24,13 @@ from noiseproof.networks._outside_libraries import (
     shared_settings,
     surrogates_on,
 )
+from noiseproof.networks._outside_surrogates import other_surrogate
 from noiseproof.networks._outside_time import Readout, Time, passes_state
 from noiseproof.networks._outside_traces import neurons, recorded, stacked
 from noiseproof.networks._run import Run
+from noiseproof.networks._under_noise import UnderNoise
+from noiseproof.neurons.rate_rules import RateRule
+from noiseproof.neurons.surrogates import Surrogate
 from noiseproof.parameters import Params, call_inference, inference_mode, parameters_of
 from noiseproof.randomness import stochastic
 
@@ -66,21 +70,23 @@ class Adapted(nn.Module):
         steps: int | None = None,
         state: None = None,
         generator: None = None,
-        surrogate: None = None,
+        surrogate: Surrogate | RateRule | None = None,
+        expected: bool = False,
         record: Sequence[str] = (),
     ) -> Run:
         """Return logits [B, C] and the traces in `record`, by the module's own names of its layers of neurons.
 
-        `params`: other weights than its own; `steps`: another T for still inputs. "spikes" is what a layer of neurons returns,
-        "current" what it is given, "membrane" (snnTorch) its potential before the reset.
+        `params`: other weights than its own; `steps`: another T for still inputs; `surrogate`: another one in all layers of
+        snnTorch, SpikingJelly or sinabs, for this run. "spikes" is what a layer of neurons returns, "current" what it is given,
+        "membrane" (snnTorch) its potential before the reset.
 
-        Raises `NoiseproofError` for what an outside network does not offer: a state, generator or surrogate from outside, or
-        a trace that its neurons do not show.
+        Raises `NoiseproofError` for what an outside network does not offer: a state or generator from outside, a surrogate where
+        its neurons take none, or a trace that its neurons do not show.
         """
-        for name, value in (("state", state), ("generator", generator), ("surrogate", surrogate)):
-            require(value is None, name, value, f"an adapted network has its own {name}; leave it out")
+        for name, value in (("state", state), ("generator", generator), ("expected", expected or None)):
+            require(value is None, name, value, f"an adapted network has its own {'coding' if name == 'expected' else name}; leave it out")
         buffers = {name: b.clone() for name, b in self.named_buffers()} if params else {}
-        with recorded(self.module, record) as seen:
+        with recorded(self.module, record) as seen, other_surrogate(self.module, surrogate):
             logits = functional_call(self, {**(params or {}), **buffers}, (x, steps))
         return Run(logits, traces=stacked(self.module, seen, len(x)))
 
@@ -154,7 +160,7 @@ def adapt(
     require(len(bounds) == 2 and bounds[0] < bounds[1], "bounds", bounds, "give (lowest, highest) valid input value")
     parameters_of(module)
     told = steps is not None or sequence or layout != "auto"
-    if isinstance(module, Network | Adapted):
+    if isinstance(module, Network | Adapted | UnderNoise):
         require(not told, "network", type(module).__name__, "it is a network of noiseproof already; leave steps, sequence and layout out")
         return module
     found = find_layout(module) if layout == "auto" else layout

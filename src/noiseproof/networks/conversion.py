@@ -65,8 +65,10 @@ def convert(
     calibration = [batch if isinstance(batch, Tensor) else batch[0] for batch in batches]
     if not calibration:
         raise NoiseproofError("batches is empty: give at least one batch of inputs to set the thresholds by")
-    _check_neurons(spiking)
-    _copy_weights(plain, spiking)
+    check_convertible(plain, spiking)
+    target = spiking.state_dict()
+    for name, value in plain.state_dict().items():
+        target[name].copy_(value)
     layers = {name: layer for name, layer in spiking.named_modules() if isinstance(layer, LIF)}
     for layer in layers.values():
         if "leak" in dict(layer.named_parameters()):
@@ -87,6 +89,12 @@ def convert(
     return Converted(thresholds, *(measure(network, parameters_of(network), x, y).accuracy for network in (plain, spiking)))
 
 
+def check_convertible(plain: nn.Module, spiking: nn.Module) -> None:
+    """Raise `NoiseproofError` unless `spiking` has the weights of `plain` and neurons that can be made integrate-and-fire ones."""
+    _check_neurons(spiking)
+    _check_weights(plain, spiking)
+
+
 def _check_neurons(spiking: nn.Module) -> None:
     """Raise `NoiseproofError` for neurons that cannot be made integrate-and-fire ones."""
     for name, layer in spiking.named_modules():
@@ -98,17 +106,19 @@ def _check_neurons(spiking: nn.Module) -> None:
             )
 
 
-def _copy_weights(plain: nn.Module, spiking: nn.Module) -> None:
-    """Copy parameters and buffers of the same name; what only neurons have stays."""
+def _check_weights(plain: nn.Module, spiking: nn.Module) -> None:
+    """Raise `NoiseproofError` unless parameters and buffers are the same by name and shape, but for those of the neurons."""
     source, target = plain.state_dict(), spiking.state_dict()
+    layers = [(name, layer) for name, layer in spiking.named_modules() if isinstance(layer, Neuron)]
+    of_neurons = {f"{name}.{part}" for name, layer in layers for part, _ in layer.named_parameters()}
     missing = [name for name in source if name not in target or target[name].shape != source[name].shape]
-    if missing:
+    added = [name for name in target if name not in source and name not in of_neurons]
+    if missing or added:
+        name, one, other = (missing[0], "plain", "spiking") if missing else (added[0], "spiking", "plain")
         raise NoiseproofError(
-            f"{missing[0]} of the plain network has no counterpart in the spiking one: build both from one architecture, "
+            f"{name} of the {one} network has no counterpart in the {other} one: build both from one architecture, "
             "with neuron='relu' and with spiking neurons"
         )
-    for name, value in source.items():
-        target[name].copy_(value)
 
 
 def _percentile(currents: Tensor, percentile: float) -> float:

@@ -8,7 +8,7 @@ from torch import nn
 
 from noiseproof.data import Task
 from noiseproof.errors import require_number
-from noiseproof.networks._architecture import Kind, Layers, NeuronArchitecture
+from noiseproof.networks._architecture import Kind, Layers, NeuronArchitecture, widened
 from noiseproof.networks._residual import out_shape, post_activated
 from noiseproof.networks._spiking import How
 from noiseproof.neurons.equation import Reset
@@ -35,17 +35,21 @@ class ResNet12(NeuronArchitecture):
     readout: How = "sum"
     # probability that a hidden unit is silent in training
     dropout: float = 0.2
+    # multiplies the channels of every convolution; below 1 for a small budget
+    width: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_number("dropout", self.dropout, 0, 0.99)
+        require_number("width", self.width, 0, open_low=True)
 
     def layers(self, task: Task) -> OrderedDict[str, nn.Module]:
         layers = Layers(self, task)
         layers.images()
-        layers.conv(64)
+        layers.conv(widened(64, self.width))
         layers.act()
-        for channels, stride in BLOCKS:
+        for published, stride in BLOCKS:
+            channels = widened(published, self.width)
             made = post_activated(self, layers.shape, channels, stride, norm=False, option_a=False, dropout=self.dropout)
             layers.made[layers.numbered("block")] = made
             layers.shape = out_shape(layers.shape, channels, stride)
