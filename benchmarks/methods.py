@@ -35,11 +35,11 @@ from noiseproof.methods import (
     Standard,
     WeightAdversary,
 )
+from noiseproof.moments import kept
 from noiseproof.networks import CNN
 from noiseproof.neurons import tune_allocator
 from noiseproof.parameters import Params, call
 from noiseproof.randomness import generator
-from noiseproof.training import _kept as kept
 
 GOAL = 1.15
 METHODS: dict[str, Method] = {

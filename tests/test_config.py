@@ -90,6 +90,9 @@ def test_wrong_values_are_named(values, message) -> None:
         ("a-ecg", 40, {31: 1e-3, 32: 1e-4}),
         ("a-speech", 80, {63: 1e-3, 64: 1e-4}),
         ("a-resnet32", 300, {59: 1e-3, 60: 2e-4, 119: 2e-4, 120: 4e-5, 159: 4e-5, 160: 8e-6}),
+        ("b-ann", 240, {0: 1e-2, 149: 1e-2, 150: 1e-3, 179: 1e-3, 180: 1e-4, 209: 1e-4, 210: 1e-5, 239: 1e-5}),
+        ("b-snn", 30, {0: 1e-4, 17: 1e-4, 18: 2e-5, 23: 2e-5, 24: 4e-6, 26: 4e-6, 27: 8e-7, 29: 8e-7}),
+        ("c-snn", 100, {0: 0.1, 50: 0.05, 99: 2.46720e-5}),
     ],
 )
 def test_presets_are_the_published_schedules(name, epochs, rates) -> None:

@@ -15,7 +15,8 @@ from torch import nn
 import noiseproof as npf
 from noiseproof import checkpoint, training
 from noiseproof.data import Splits
-from noiseproof.methods import Standard
+from noiseproof.methods import ABCD, AWP, Combined, ForwardNoise, Standard, WeightAdversary
+from noiseproof.randomness import generator
 from noiseproof.records import RunFolder
 from noiseproof.training import train_experiment
 
@@ -36,6 +37,35 @@ def test_the_best_epoch_on_validation_is_kept(mlp: nn.Module, digits: Splits) ->
     assert accuracies[done.best_epoch - 1] == max(accuracies)
     right = (mlp(digits.validation.x).argmax(-1) == digits.validation.y).double().mean().item()
     assert right == max(accuracies)
+
+
+def test_no_epoch_of_a_ramp_is_the_best_one(mlp: nn.Module, digits: Splits) -> None:
+    rising = [ForwardNoise(eta=0.9, ramp_up=4), WeightAdversary(steps=1, warmup=3, ramp_up=4, eta=0.9), AWP(gamma=0.5, ramp_up=4)]
+    for method in (*rising, Combined(weights=rising[1])):
+        assert method.risen_after == 4
+        with pytest.raises(npf.NoiseproofError, match="epochs is 4: the ramp or warm-up of .* takes 4 of them"):
+            npf.train(mlp, digits, method, epochs=4, progress=False)
+    # of size 0, nothing rises
+    assert ForwardNoise(eta=0.0, ramp_up=4).risen_after == WeightAdversary(ramp_up=4).risen_after == 0
+    done = npf.train(mlp, digits, rising[0], epochs=6, batch_size=20, progress=False)
+    last = [scores["validation_accuracy"] for scores in done.history[4:]]
+    assert done.best_epoch in (5, 6)
+    assert (mlp(digits.validation.x).argmax(-1) == digits.validation.y).double().mean().item() == max(last)
+
+
+def test_a_better_epoch_of_the_ramp_does_not_count(mlp: nn.Module) -> None:
+    done = training.Training()
+    for accuracy in (0.9, 0.5, 0.6, 0.6):
+        done.epoch += 1
+        done.history.append({"validation_accuracy": accuracy, "validation_loss": 1.0})
+        training._keep_best(done, mlp, risen_after=1)
+    assert done.best_epoch == 3
+
+
+def test_an_optimiser_whose_moments_are_shared_is_refused_where_a_half_stands_still(mlp: nn.Module, digits: Splits) -> None:
+    with pytest.raises(npf.NoiseproofError, match="optimizer is 'Adafactor': its moments are shared between weights"):
+        npf.train(mlp, digits, ABCD(), epochs=1, optimizer="Adafactor", progress=False)
+    npf.train(mlp, digits, epochs=1, optimizer="Adafactor", progress=False)
 
 
 def test_equal_seeds_give_equal_networks_and_the_users_generator_is_left_alone(digits: Splits, outside: nn.Module) -> None:
@@ -115,7 +145,7 @@ class StoppedError(Exception):
     pass
 
 
-def stopped_after(epochs: int, run: RunFolder, monkeypatch) -> None:
+def stopped_after(epochs: int, run: RunFolder, monkeypatch, experiment: npf.Experiment | None = None) -> None:
     """Leave a run as one that was killed after `epochs` epochs."""
     save = checkpoint.save_state
 
@@ -127,7 +157,38 @@ def stopped_after(epochs: int, run: RunFolder, monkeypatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(training.checkpoint, "save_state", then_stop)
         with pytest.raises(StoppedError):
-            train_experiment(small(), run, progress=False)
+            train_experiment(experiment or small(), run, progress=False)
+
+
+def test_a_converted_network_is_fine_tuned_and_an_interruption_changes_nothing(tmp_path, monkeypatch) -> None:
+    plain = RunFolder(tmp_path / "plain")
+    train_experiment(small(), plain, progress=False)
+    network = npf.networks.MLP(hidden=(16,), neuron="lif", steps=4, trainable=("threshold", "leak"))
+    experiment = small(network=network, start_from=str(plain.path), calibration=50, learning_rate=1e-4)
+    whole, stopped = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "stopped")
+    train_experiment(experiment, whole, progress=False)
+    stopped_after(2, stopped, monkeypatch, experiment)
+    train_experiment(experiment, stopped, progress=False)
+    assert weights(stopped) == weights(whole)
+    assert [(r.key, r.value) for r in stopped.records()] == [(r.key, r.value) for r in whole.records()]
+    assert stopped.log_file.read_text().count("converted from a plain network") == 1
+    found = {r.metric: r for r in whole.records()}
+    assert (found["converted_threshold"].n, found["converted_threshold"].split) == (50, "train")
+    assert found["converted_accuracy"].split == "validation"
+
+
+def test_the_thresholds_are_those_of_convert_on_training_samples_that_the_seed_draws(tmp_path) -> None:
+    plain = RunFolder(tmp_path / "plain")
+    trained = train_experiment(small(), plain, progress=False)
+    network = npf.networks.MLP(hidden=(16,), neuron="lif", steps=4)
+    run = RunFolder(tmp_path / "run")
+    train_experiment(small(network=network, start_from=str(plain.path), calibration=150), run, progress=False)
+    data = training.load_data(small())
+    twin = network.build(data.task, generator("weights", 0))
+    chosen = torch.randperm(len(data.train), generator=generator("calibration", 0))[:150]
+    expected = npf.networks.convert(trained, twin, data.train.x[chosen].split(100))  # pyright: ignore
+    (found,) = [r.value for r in run.records() if r.metric == "converted_threshold"]
+    assert found == expected.thresholds["lif1"]
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty", "text", "pickle"])

@@ -7,8 +7,8 @@ import inspect
 import json
 import math
 import tomllib
-from collections.abc import Iterator, Mapping
-from dataclasses import Field, dataclass, field, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from noiseproof import _names, spelling
+from noiseproof._declared import declared
 from noiseproof.attacks import Attack
 from noiseproof.errors import NoiseproofError, require, require_number, unknown
 from noiseproof.methods import Method, Standard
@@ -67,6 +68,8 @@ class Recipe:
     track_noise: tuple[str, ...] = ()
     # simulated chips of each of them
     track_chips: int = 4
+    # attacks or noise on inputs whose MS-MPPD in the last layer of neurons is followed, such as "r-fgsm(eps=4/255)"; spiking networks
+    track_perturbation: tuple[str, ...] = ()
     # projections after every step, such as "clip(k=2)"
     after_step: tuple[str, ...] = ()
 
@@ -90,6 +93,14 @@ class Recipe:
         self.make_optimizer([torch.zeros(1, requires_grad=True)])
         self.projections()
         self.tracked_noises()
+        self.tracked_perturbations()
+
+    def tracked_perturbations(self) -> list[Attack]:
+        """Return what `track_perturbation` spells.
+
+        Raises `NoiseproofError` when it spells something else.
+        """
+        return [attack for text in self.track_perturbation for attack in spelled_attacks(text, "track_perturbation")]
 
     def tracked_noises(self) -> list[Noise]:
         """Return what `track_noise` spells.
@@ -159,10 +170,12 @@ class Experiment(Recipe):
     method: Method = field(default_factory=Standard)
     # label in tables and reports; runs that differ only in the seed share it
     name: str = ""
-    # folder of a run whose weights are the first ones: fine-tuning; in a plan the name of another training
+    # folder of a run whose weights are the first ones, converted where it is plain and this network spiking; in a plan a training's name
     start_from: str = ""
     # identity of that run, filled in
     started_from: str = ""
+    # training samples by which thresholds are set where that run's network is plain and this one spiking: it is converted
+    calibration: int = 500
     # part of the training split that is held out for validation (unless one is published): a share below 1, else a number of samples
     validation: float = 0.1
     # augmentation as published for the data set: copies that are rotated by up to 10 degrees and flipped or not; for CIFAR crop and flip
@@ -181,6 +194,7 @@ class Experiment(Recipe):
         require(isinstance(self.method, Method), "method", self.method, "give a Method, such as noiseproof.methods.Standard()")
         require_number("validation", self.validation, 0, open_low=True)
         require_number("cutout", self.cutout, 0, whole=True)
+        require_number("calibration", self.calibration, 1, whole=True)
         for name in ("limit_train", "limit_test"):
             if getattr(self, name) is not None:
                 require_number(name, getattr(self, name), 1, whole=True)
@@ -208,37 +222,20 @@ def identity_of(values: Mapping[str, Any]) -> str:
 def _chosen(value: Any) -> dict[str, Any]:
     """Return the settings that differ from their defaults, with the names of network and method."""
     made: dict[str, Any] = {}
-    for part, item in _items(value):
+    for part, item in declared(value):
         if isinstance(item, Architecture | Method):
-            made[part.name] = {"name": _names.name_of(_PACKAGES[part.name], type(item)), **_chosen(item)}
+            made[part.name] = {"name": _names.name_of(_PACKAGES[_kind_of(item)], type(item)), **_chosen(item)}
         elif item != part.default:
             made[part.name] = list(item) if isinstance(item, tuple) else item
     return made
 
 
-def _items(value: Any) -> Iterator[tuple[Field[Any], Any]]:
-    """Yield the fields of a dataclass with their values in the type of the field: 1 and 1.0 are one learning rate."""
-    hints = get_type_hints(type(value))
-    for part in fields(value):
-        item = getattr(value, part.name)
-        yield part, _as_declared(hints[part.name], item)
-
-
-def _as_declared(kind: Any, item: Any) -> Any:
-    """Return whole numbers as float where the field is a float, a list as a tuple where it is one; all else as it is."""
-    if kind is float and type(item) is int:
-        return float(item)
-    if get_origin(kind) is tuple and isinstance(item, list | tuple):
-        return tuple(_as_declared(get_args(kind)[0], one) for one in item)
-    return item
-
-
 def to_dict(value: Any) -> dict[str, Any]:
     """Return a dataclass as a dict for TOML: named parts carry their name, None is left out."""
     made: dict[str, Any] = {}
-    for part, item in _items(value):
+    for part, item in declared(value):
         if isinstance(item, Architecture | Method):
-            made[part.name] = part_to_dict(part.name, item)
+            made[part.name] = part_to_dict(_kind_of(item), item)
         elif item is not None:
             made[part.name] = list(item) if isinstance(item, tuple) else item
     return made
@@ -268,7 +265,7 @@ def build(cls: type, values: Mapping[str, Any], where: str) -> Any:
         if key not in {f.name for f in fields(cls)}:
             raise unknown(f"field of {where}", key, [f.name for f in fields(cls)])
         kind = hints[key]
-        made[key] = _named_part(key, value) if kind in (Architecture, Method) else _convert(kind, value, key)
+        made[key] = _named_part(_NAMED[kind], key, value) if kind in _NAMED else _convert(kind, value, key)
     return cls(**made)
 
 
@@ -303,6 +300,9 @@ def preset(name: str) -> dict[str, Any]:
 
 _PACKAGES = {"network": "networks", "method": "methods", "noise": "noise", "projection": "projections", "attack": "attacks"}
 _BASES: dict[str, type] = {"network": Architecture, "method": Method, "noise": Noise, "projection": Projection, "attack": Attack}
+
+# fields of these types hold a part by name, whatever the field is called: a method may hold others
+_NAMED: dict[type, str] = {Architecture: "network", Method: "method"}
 
 
 def part_class(field_name: str, name: str) -> type:
@@ -347,14 +347,22 @@ def spelled_noises(text: str, field_name: str) -> list[Noise]:
     return [compose(steps) for steps in spelled("noise", text, field_name)]
 
 
-def _named_part(field_name: str, value: Any) -> Any:
+def method_fields(cls: type) -> list[str]:
+    """Return the fields of a dataclass that hold a method."""
+    return [name for name, kind in get_type_hints(cls).items() if kind is Method]
+
+
+def _kind_of(part: Architecture | Method) -> str:
+    return next(kind for base, kind in _NAMED.items() if isinstance(part, base))
+
+
+def _named_part(kind: str, field_name: str, value: Any) -> Any:
     """Return a method or a network from its name, or from a table with its name and its settings."""
     if isinstance(value, Architecture | Method):
         return value
     table = {"name": value} if isinstance(value, str) else dict(value)
     require(isinstance(table.get("name"), str), field_name, value, 'give a name, or a table with name = "…"')
-    cls = part_class(field_name, table.pop("name"))
-    return build(cls, table, field_name)
+    return build(part_class(kind, table.pop("name")), table, field_name)
 
 
 def _convert(kind: Any, value: Any, name: str) -> Any:

@@ -53,6 +53,8 @@ def _step(part: str, text: str, field: str) -> list[Spelled]:
             raise NoiseproofError(
                 f"{field} is {text!r}: cannot read {pair.strip()!r} of {name}; write setting=value, or value|value to sweep"
             )
+        if any(key.strip() == settings[0][0] for settings in swept):
+            raise NoiseproofError(f"{field} is {text!r}: {name} has {key.strip()} twice; give it once, value|value to sweep")
         swept.append([(key.strip(), _value(value.strip())) for value in re.split(r"\|" + _OUTSIDE_QUOTES, values)])
     return [(name, dict(settings)) for settings in itertools.product(*swept)]
 

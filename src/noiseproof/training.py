@@ -3,36 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-import copy
-import json
 import re
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from noiseproof import checkpoint, config
-from noiseproof.attacks import WeightAttack
+from noiseproof import checkpoint, config, fine_tuning, tracking
 from noiseproof.config import Experiment, Recipe
 from noiseproof.data import Split, Splits, load
 from noiseproof.errors import NoiseproofError, require
 from noiseproof.files import locked, write_text
 from noiseproof.measure import measure
 from noiseproof.methods import Context, Method, Standard
+from noiseproof.moments import kept
 from noiseproof.networks import adapt
-from noiseproof.networks.adapt import check_fits
 from noiseproof.neurons.rates import RatePenalty
-from noiseproof.noise import Noise
 from noiseproof.parameters import Params, parameters_of
 from noiseproof.progress import Progress, duration
 from noiseproof.randomness import generator, globally_seeded, stochastic
 from noiseproof.records import Record, RunFolder
+from noiseproof.rehearsal import rehearse
 
-TRACKED_SAMPLES = 1000  # validation samples of what is tracked during training
 _OF_TRAINING = ("train_loss", "weight_magnitude")
 
 
@@ -41,7 +37,7 @@ class Training:
     """Where a training stands: what a checkpoint holds and what resuming needs."""
 
     epoch: int = 0  # epochs done
-    best_epoch: int = 0  # counted from 1; chosen by validation accuracy, then by validation loss
+    best_epoch: int = 0  # counted from 1; by validation accuracy, then by its loss, of those with all at full size
     history: list[dict[str, float]] = field(default_factory=list)
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     method_state: dict[str, Tensor] = field(default_factory=dict)
@@ -50,7 +46,8 @@ class Training:
     samples: tuple[int, int] = (0, 0)  # for training and for validation
     steps: int = 0  # batches of an epoch
     gradient_evaluations: float = 1.0  # passes forward and backward of one of them
-    tracked: dict[str, dict[str, Any]] = field(default_factory=dict)  # what history has beside clean scores, with its perturbation
+    # metric and perturbation of what history has beside clean scores
+    tracked: dict[str, tuple[str, dict[str, Any]]] = field(default_factory=dict)
     described: dict[str, Any] = field(default_factory=dict)  # all settings, as in experiment.toml
 
     def records(self, run: str, device: str = "cpu") -> list[Record]:
@@ -65,10 +62,10 @@ class Training:
         for epoch, scores in enumerate(self.history, start=1):
             for name, value in scores.items():
                 metric, n, split = (name, self.samples[0], "train") if name in _OF_TRAINING else (name, self.samples[1], "validation")
+                perturbation = {}
                 if name in self.tracked:
-                    metric, n = "accuracy", min(TRACKED_SAMPLES, n)
-                at = {"epoch": float(epoch)}
-                found.append(Record(run, metric, value, n, split, self.tracked.get(name, {}), at, **of_seed))
+                    metric, perturbation, n = *self.tracked[name], min(tracking.SAMPLES, n)
+                found.append(Record(run, metric, value, n, split, perturbation, {"epoch": float(epoch)}, **of_seed))
         return found
 
 
@@ -124,42 +121,27 @@ def train_experiment(
     Raises `NoiseproofError` as `train` does.
     """
     check_device(device)
-    experiment = started(experiment)
+    experiment = fine_tuning.started(experiment)
     described = config.to_dict(experiment)
     if run.experiment_file.exists():
         claim(run, described)
     # all that can be wrong is found before the folder is made
     data = load_data(experiment, data_dir)
     network = build_network(experiment, data)
+    found: list[Record] = []
     if not run.weights_file.exists():
         rehearse(network, data, experiment.method, experiment)
+        if experiment.start_from:
+            found = fine_tuning.start(experiment, network, data, device)
     with locked(run.path):
         claim(run, described)
         if run.weights_file.exists():
             checkpoint.load_weights(run.weights_file, network)
         else:
-            if experiment.start_from:
-                checkpoint.load_weights(RunFolder(experiment.start_from).weights_file, network)
-            _train_in(run, network, data, experiment.method, experiment, device, progress, described)
+            if found and not run.state_file.exists():
+                run.log(fine_tuning.say(found))
+            _train_in(run, network, data, experiment.method, experiment, device, progress, described, found)
     return network.to(device)
-
-
-def started(experiment: Experiment) -> Experiment:
-    """Return the experiment with the identity of the run from whose weights it starts, so that other weights are another experiment.
-
-    Raises `NoiseproofError` when that run is not there or not finished, or is not the one from which the experiment once started.
-    """
-    if not experiment.start_from:
-        return experiment
-    run = RunFolder(experiment.start_from)
-    found = config.from_dict(run.settings()).identity
-    require(run.weights_file.exists(), "start_from", experiment.start_from, "its training is not finished; finish it first")
-    if experiment.started_from not in ("", found):
-        raise NoiseproofError(
-            f"start_from is {experiment.start_from!r}: it holds another experiment ({found}) than the training started from "
-            f"({experiment.started_from})"
-        )
-    return replace(experiment, started_from=found)
 
 
 def load_data(experiment: Experiment, data_dir: str | None = None) -> Splits:
@@ -192,44 +174,25 @@ def check_device(device: str) -> None:
             raise NoiseproofError(f"device is {device!r}: PyTorch finds {found} here; use --device cpu")
 
 
-def rehearse(network: nn.Module, data: Splits, method: Method, recipe: Recipe) -> None:
-    """Take the loss once on a copy of the network, on as few samples as the last batch has: what cannot work is found now.
-
-    Raises `NoiseproofError` when the network does not fit the data, or the method does not fit the network.
-    """
-    if isinstance(recipe, Experiment) and not recipe.augment:
-        require(not recipe.cutout, "cutout", recipe.cutout, "it is a part of the augmentation; set augment too, or leave it out")
-    check_fits(network, data.train.x, data.task.classes)
-    if recipe.rate_penalty:
-        RatePenalty(network, recipe.rate_penalty, recipe.rate_target)
-    last = len(data.train) % recipe.batch_size or min(recipe.batch_size, len(data.train))
-    twin = copy.deepcopy(network).cpu().train()
-    context = Context(generator("rehearsal", 0), state=method.start(twin))
-    batch = (data.train.x[: min(last, 2)], data.train.y[: min(last, 2)])
-    try:
-        with _seeded(0, 0, torch.device("cpu")), stochastic(0):
-            method.step(twin, batch, context, lambda loss, gradient=None, free=None: None)
-        for project in recipe.projections():
-            project(dict(twin.named_parameters()))
-        for noise in recipe.tracked_noises():
-            noise(parameters_of(twin), generator("rehearsal", 0))
-    except NoiseproofError:
-        raise
-    except (RuntimeError, ValueError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise NoiseproofError(f"the network cannot be trained with batch_size {recipe.batch_size}, last batch {last}: {reason}") from error
-
-
 def _train_in(
-    run: RunFolder, network: nn.Module, data: Splits, method: Method, recipe: Recipe, device: str, progress: bool, described: dict[str, Any]
+    run: RunFolder,
+    network: nn.Module,
+    data: Splits,
+    method: Method,
+    recipe: Recipe,
+    device: str,
+    progress: bool,
+    described: dict[str, Any],
+    found: Sequence[Record] = (),
 ) -> Training:
+    """Train into `run`; `found`: records of how the first weights were made."""
     # without weights, what was once measured belongs to weights that are gone
     run.records_file.unlink(missing_ok=True)
     name = described.get("name") or described["method"]["name"]
     bar = Progress(f"training {name}, seed {recipe.seed}", 0, quiet=not progress)
     training = _fit(network, data, method, recipe, device, run, bar)
     identity = config.from_dict(described).identity if "shapes" not in described["network"] else config.identity_of(described)
-    run.append(training.records(identity, device))
+    run.append([*found, *training.records(identity, device)])
     run.write_environment(device, training.seconds)
     # the last file: where it stands, the training is finished
     checkpoint.save_weights(run.weights_file, training.best_weights)
@@ -242,8 +205,13 @@ def _fit(network: nn.Module, data: Splits, method: Method, recipe: Recipe, devic
     optimizer = method.make_optimizer(list(network.parameters())) or recipe.make_optimizer(list(network.parameters()))
     rates = [group["lr"] for group in optimizer.param_groups]
     training = _restore(network, optimizer, method, run, device)
-    training.seed, training.samples, training.tracked = recipe.seed, (len(train_split), len(validation)), _tracked(recipe)
-    training.steps, training.gradient_evaluations = -(-len(train_split) // recipe.batch_size), float(method.gradient_evaluations)
+    training.seed, training.samples, training.tracked = (
+        recipe.seed,
+        (len(train_split), len(validation)),
+        {f.name: (f.metric, f.perturbation) for f in tracking.followed(recipe)},
+    )
+    training.steps = -(-len(train_split) // recipe.batch_size)
+    training.gradient_evaluations = float(method.gradient_evaluations_on(network))
 
     bar.total, bar.done = training.steps * recipe.epochs, training.steps * training.epoch
     with bar.restart():
@@ -258,7 +226,7 @@ def _fit(network: nn.Module, data: Splits, method: Method, recipe: Recipe, devic
             training.seconds += time.monotonic() - begun
             training.epoch = epoch + 1
             training.history.append({"train_loss": loss, "weight_magnitude": _weight_magnitude(network), **scores})
-            _keep_best(training, network)
+            _keep_best(training, network, method.risen_after)
             if run is not None:
                 _save(run, network, optimizer, training)
             line = f"epoch {training.epoch} of {recipe.epochs}, loss {loss:.4f}, validation {100 * scores['validation_accuracy']:.2f} %"
@@ -285,6 +253,7 @@ def _epoch(
     device = split.x.device
     draw = generator("method", recipe.seed, epoch, device=device)
     draw_batch = generator("augment batch", recipe.seed, epoch, device=device)
+    draw_projection = generator("projection", recipe.seed, epoch, device=device)
     order = torch.randperm(len(split), generator=generator("order", recipe.seed, epoch)).to(device)
     total, updates = torch.zeros((), device=device), 0
     network.train()
@@ -311,11 +280,11 @@ def _epoch(
         else:
             for name, value in gradient.items():
                 params[name].grad = value.detach().clone()
-        with _kept(optimizer, params, free or {}):
+        with kept(optimizer, params, free or {}):
             optimizer.step()
         method.after_step(params)
         for project in projections:
-            project(params)
+            project(params, draw_projection)
         total.add_(loss.detach())
         updates += 1
 
@@ -329,65 +298,11 @@ def _epoch(
     return float(total) / max(1, updates)
 
 
-@contextlib.contextmanager
-def _kept(optimizer: torch.optim.Optimizer, params: Params, free: Params) -> Iterator[None]:
-    """Put back at the end what a step did to entries that are not free: their values, and their moments in the optimiser."""
-    fixed = [(params[name], ~mask.bool()) for name, mask in free.items()]
-    before = [(p.detach().clone(), {k: v.clone() for k, v in _moments(optimizer, p).items()}) for p, _ in fixed]
-    yield
-    with torch.no_grad():
-        for (p, mask), (value, moments) in zip(fixed, before, strict=True):
-            # not by indexing with the mask, which takes several times as long
-            p.copy_(value.where(mask, p))
-            for key, now in _moments(optimizer, p).items():
-                # a moment that was not there before the first step was zero
-                now.copy_(moments[key].where(mask, now) if key in moments else now.masked_fill(mask, 0.0))
-
-
-def _moments(optimizer: torch.optim.Optimizer, p: Tensor) -> dict[str, Tensor]:
-    return {k: v for k, v in optimizer.state.get(p, {}).items() if isinstance(v, Tensor) and v.shape == p.shape and v.ndim > 0}
-
-
 def _validate(network: nn.Module, split: Split, recipe: Recipe, epoch: int) -> dict[str, float]:
     params: Params = parameters_of(network)
     clean = measure(network, params, split.x, split.y)
-    scores = {"validation_accuracy": clean.accuracy, "validation_loss": clean.loss}
-    x, y = split.x[:TRACKED_SAMPLES], split.y[:TRACKED_SAMPLES]
-    if recipe.track_attack:
-        for objective, attack in _attacks(recipe.track_attack).items():
-            with stochastic(0):
-                worst = attack(network, params, [(x, y)], generator("tracked attack", recipe.seed, epoch))
-            scores[f"attacked, {objective}"] = measure(network, worst.params, x, y).accuracy
-        chance = _attacks(recipe.track_attack)["kl"].random_point(network, params, generator("tracked point", recipe.seed, epoch))
-        scores["random point"] = measure(network, chance, x, y).accuracy
-    for noise in recipe.tracked_noises():
-        # the same chips after every epoch
-        chips = [noise(params, generator("tracked chip", recipe.seed, i)) for i in range(recipe.track_chips)]
-        scores[_under(noise)] = sum(_on_chip(network, noise, chip, x, y) for chip in chips) / len(chips)
-    return scores
-
-
-@torch.no_grad()
-def _on_chip(network: nn.Module, noise: Noise, chip: Params, x: Tensor, y: Tensor) -> float:
-    with noise.converters(chip):
-        return measure(network, chip, x, y).accuracy
-
-
-def _attacks(zeta: float) -> dict[str, WeightAttack]:
-    return {"kl": WeightAttack(zeta=zeta, parameters="all"), "ce": WeightAttack(zeta=zeta, objective="ce", parameters="all")}
-
-
-def _under(noise: Noise) -> str:
-    return f"under {json.dumps(noise.describe(), sort_keys=True)}"
-
-
-def _tracked(recipe: Recipe) -> dict[str, dict[str, Any]]:
-    """Return the perturbation of every score that `_validate` adds."""
-    found = {_under(noise): noise.describe() for noise in recipe.tracked_noises()}
-    if recipe.track_attack:
-        found |= {f"attacked, {objective}": attack.describe() for objective, attack in _attacks(recipe.track_attack).items()}
-        found["random point"] = {"name": "random-point", "zeta": recipe.track_attack, "norm": "linf", "parameters": "all"}
-    return found
+    found = {"validation_accuracy": clean.accuracy, "validation_loss": clean.loss}
+    return found | tracking.scores(network, params, split, recipe, epoch)
 
 
 @torch.no_grad()
@@ -397,11 +312,15 @@ def _weight_magnitude(network: nn.Module) -> float:
     return float(sum(w.abs().sum(dtype=torch.float64) for w in weights)) / sum(w.numel() for w in weights)
 
 
-def _keep_best(training: Training, network: nn.Module) -> None:
+def _keep_best(training: Training, network: nn.Module, risen_after: int) -> None:
+    """Keep the weights if no epoch was better; those in which something of the method still rises do not count."""
+
     def merit(scores: dict[str, float]) -> tuple[float, float]:
         return scores["validation_accuracy"], -scores["validation_loss"]
 
-    if not training.best_epoch or merit(training.history[-1]) > merit(training.history[training.best_epoch - 1]):
+    if training.epoch <= risen_after:
+        return
+    if training.best_epoch <= risen_after or merit(training.history[-1]) > merit(training.history[training.best_epoch - 1]):
         training.best_epoch = training.epoch
         training.best_weights = {name: w.detach().clone() for name, w in network.state_dict().items()}
 

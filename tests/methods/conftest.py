@@ -24,7 +24,7 @@ def snntorch_network() -> nn.Module:
         *(nn.Conv2d(1, 4, 5, stride=4), snntorch.Leaky(beta=0.8, threshold=0.3, learn_beta=True, init_hidden=True), nn.Flatten()),
         *(nn.Linear(144, 10), snntorch.Leaky(beta=0.8, init_hidden=True, output=True)),
     )
-    return npf.adapt(own, steps=3, output=1, readout="mean")
+    return npf.adapt(own, steps=4, output=1, readout="mean")
 
 
 @pytest.fixture(scope="module")

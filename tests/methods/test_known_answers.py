@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import noiseproof as npf
+from noiseproof.attacks import PGD
 from noiseproof.attacks.ascent import displace, radii
 from noiseproof.data import Splits
 from noiseproof.measure import measure
@@ -29,7 +30,7 @@ from noiseproof.methods import (
     NoiseInjection,
     WeightAdversary,
 )
-from noiseproof.methods._searching import climbed, worse_inputs
+from noiseproof.methods._searching import climbed
 from noiseproof.noise import MaxRelativeGaussian
 from noiseproof.noise.bit_errors import BitErrors
 from noiseproof.parameters import Params, parameters_of
@@ -193,7 +194,7 @@ def test_more_steps_of_awp_stay_in_the_balls_and_climb(steps: int) -> None:
 def test_inputs_are_attacked_inside_their_range_and_the_ball(cnn: nn.Module, digits: Splits) -> None:
     x, y = digits.train.x[:20], digits.train.y[:20]
     params = dict(cnn.named_parameters())
-    worse = worse_inputs(cnn, params, (x, y), 0.05, 0.02, 5, torch.Generator().manual_seed(0))
+    worse = PGD(0.05, steps=5, step=0.02).craft(cnn, params, x, y, torch.Generator().manual_seed(0))
     assert (worse - x).abs().amax() == pytest.approx(0.05, abs=1e-6)
     assert worse.amin() >= 0
     assert worse.amax() <= 1

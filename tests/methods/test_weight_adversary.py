@@ -127,3 +127,15 @@ def test_the_penalty_cannot_be_made_small_by_statistics_that_lag_behind() -> Non
 
     assert penalty(1.0) > 0.01
     assert penalty(0.1) == pytest.approx(penalty(1.0), rel=0.05)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.1])
+@pytest.mark.parametrize("layer", [nn.Tanh, lambda: nn.BatchNorm1d(8), lambda: nn.Dropout(0.5)])
+def test_the_passes_that_are_counted_are_made(layer, eta: float) -> None:
+    network = nn.Sequential(nn.Linear(6, 8), layer(), nn.Linear(8, 4))
+    passes = []
+    network.register_forward_hook(lambda *_: passes.append(1))
+    method = WeightAdversary(steps=3, eta=eta)
+    batch = (torch.randn(10, 6), torch.randint(4, (10,)))
+    method.loss(network, dict(network.named_parameters()), batch, Context(torch.Generator().manual_seed(0)))
+    assert len(passes) == method.gradient_evaluations_on(network)

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from noiseproof._names import name_of
+from noiseproof.errors import require
 from noiseproof.parameters import Params
 
 Batch = tuple[Tensor, Tensor]
@@ -43,6 +45,13 @@ class Update(Protocol):
         ...
 
 
+class Round(NamedTuple):
+    """What one update of the parameters goes down: the loss, and the inputs [B, …] at which the method trains the network."""
+
+    loss: Tensor
+    inputs: Tensor
+
+
 @dataclass(frozen=True)
 class Method(ABC):
     """How a network is trained. A method is a dataclass with its hyper-parameters and `loss`, the equation of its paper."""
@@ -60,13 +69,40 @@ class Method(ABC):
         """Passes forward and backward that one batch costs: what an equal budget counts."""
         return 1
 
+    def gradient_evaluations_on(self, network: nn.Module) -> float:
+        """Return `gradient_evaluations` where the layers of the network count too; it is the same for most methods."""
+        return self.gradient_evaluations
+
+    @property
+    def updates(self) -> int:
+        """Steps of the optimiser that one batch makes."""
+        return 1
+
+    @property
+    def risen_after(self) -> int:
+        """Epochs after which all that rises (ramps, warm-ups) has its full size: only then is a network trained as the settings say."""
+        return 0
+
+    def check_epochs(self, epochs: int) -> None:
+        """Raise `NoiseproofError` unless everything has its full size in the last of so many epochs."""
+        rises = f"the ramp or warm-up of {name_of('methods', type(self))} takes {self.risen_after} of them, and none of these counts"
+        require(self.risen_after < epochs, "epochs", epochs, f"{rises}; give more epochs or a shorter ramp")
+
     def make_optimizer(self, parameters: list[Tensor]) -> torch.optim.Optimizer | None:
         """Return an optimiser that belongs to the method; None, the rule: the one that the recipe names."""
         return None
 
+    def rounds(self, network: nn.Module, params: Callable[[], Params], batch: Batch, context: Context) -> Iterator[Round]:
+        """Give the loss of every update of one batch in turn; when the next one is asked for, the optimiser has gone down the last.
+
+        `params()`: the parameters as they now are. A method that makes several updates a batch overrides this.
+        """
+        yield Round(self.loss(network, params(), batch, context), batch[0])
+
     def step(self, network: nn.Module, batch: Batch, context: Context, update: Update) -> None:
-        """Take one step on one batch; `update(loss)` goes down the gradient once. A method may call it several times."""
-        update(self.loss(network, dict(network.named_parameters()), batch, context))
+        """Take one step on one batch; `update(loss)` goes down the gradient once for every one of `rounds`."""
+        for made in self.rounds(network, lambda: dict(network.named_parameters()), batch, context):
+            update(made.loss)
 
     def after_step(self, params: Params) -> None:  # noqa: B027 (most methods need none)
         """Change the parameters in place after every step: projections, clipping."""

@@ -6,10 +6,11 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from noiseproof.attacks import PGD
 from noiseproof.attacks.ascent import Box, Layerwise, radii
 from noiseproof.errors import require, require_number
 from noiseproof.methods._base import Batch, Context, Method
-from noiseproof.methods._searching import climbed, displaced, worse_inputs
+from noiseproof.methods._searching import climbed, displaced
 from noiseproof.parameters import Params, call, select
 
 
@@ -62,10 +63,15 @@ class AWP(Method):
     def gradient_evaluations(self) -> float:
         return (self.eps_steps if self.eps else 0) + self.steps + 1
 
+    @property
+    def risen_after(self) -> int:
+        return self.ramp_up if self.gamma else 0
+
     def loss(self, network: nn.Module, params: Params, batch: Batch, context: Context) -> Tensor:
         x, y = batch
         if self.eps:
-            x = worse_inputs(network, params, batch, self.eps, self.eps_step, self.eps_steps, context.generator)
+            attack = PGD(self.eps, steps=self.eps_steps, step=self.eps_step)
+            x = attack.craft(network, params, x, y, context.generator)
         chosen = {name: p.detach() for name, p in select(params, self.parameters).items()}
         gamma = self.gamma * context.risen(self.ramp_up)
         if self.form == "layer":

@@ -44,6 +44,10 @@ class ForwardNoise(Method):
         require(self.relative_to in ("weight", "max"), "relative_to", self.relative_to, "give weight or max")
         require_number("ramp_up", self.ramp_up, 0, whole=True)
 
+    @property
+    def risen_after(self) -> int:
+        return self.ramp_up if self.eta else 0
+
     def noise_at(self, context: Context) -> Noise:
         """Return the noise of this epoch."""
         eta = self.eta * context.risen(self.ramp_up)

@@ -71,8 +71,16 @@ class WeightAdversary(Method):
 
     @property
     def gradient_evaluations(self) -> float:
-        # N a start, one at θ*, one at θ, one under forward noise; networks with batch norm or dropout need one more, for the KL
+        # N a start, one at θ*, one at θ, one under forward noise
         return self.restarts * self.steps + 2 + (self.eta > 0)
+
+    def gradient_evaluations_on(self, network: nn.Module) -> float:
+        # one more at θ, for the KL, where the task loss cannot share it; under forward noise it never does
+        return self.gradient_evaluations + (not self.eta and not is_mode_free(network))
+
+    @property
+    def risen_after(self) -> int:
+        return max(self.forward_noise.risen_after, self.warmup if self.beta_rob else 0)
 
     @property
     def attack(self) -> WeightAttack:
@@ -97,17 +105,19 @@ class WeightAdversary(Method):
         x, y = batch
         if self.eta:
             noisy = self.forward_noise.noise_at(context)(params, context.generator)
-            task, clean = cross_entropy(call(network, noisy, x), y), call_compared(network, params, x)
-        else:
-            logits = call(network, params, x)
-            # without batch norm or dropout, one pass at θ serves the task loss and the KL
-            task, clean = cross_entropy(logits, y), logits if is_mode_free(network) else call_compared(network, params, x)
+            return cross_entropy(call(network, noisy, x), y) + self.robustness(network, params, x, context)
+        logits = call(network, params, x)
+        # without batch norm or dropout, one pass at θ serves the task loss and the KL
+        clean = logits if is_mode_free(network) else None
+        return cross_entropy(logits, y) + self.robustness(network, params, x, context, clean)  # A, L_gen
 
-        log_p = clean.log_softmax(-1)
+    def robustness(self, network: nn.Module, params: Params, x: Tensor, context: Context, clean: Tensor | None = None) -> Tensor:
+        """Return β_rob·KL(p(θ) ‖ p(θ*)), the second part of the loss; `clean`: the logits at θ, where they are known."""
+        log_p = (call_compared(network, params, x) if clean is None else clean).log_softmax(-1)
         delta = self.attack.search(network, params, [(x, None)], [log_p.detach()], context.generator, call_compared)
         worst = displace(params, delta, self.zeta_attack, self.zeta_const, constant=self.constant_perturbation)
         log_q = call_compared(network, worst, x).log_softmax(-1)
-        return task + self.beta_at(context) * kl_divergence(log_p, log_q)  # A, L_gen
+        return self.beta_at(context) * kl_divergence(log_p, log_q)
 
     def beta_at(self, context: Context) -> float:
         """Return β_rob of this epoch."""

@@ -2,6 +2,7 @@
 
 from noiseproof.projections._base import Projection
 from noiseproof.projections.clip import Clip
+from noiseproof.projections.rat import RAT
 from noiseproof.projections.weight_magnitude import WeightMagnitude
 
-__all__ = ["Clip", "Projection", "WeightMagnitude"]
+__all__ = ["RAT", "Clip", "Projection", "WeightMagnitude"]

@@ -17,14 +17,14 @@ class Projection(ABC):
     parameters: str = field(default="weights", kw_only=True)
 
     @abstractmethod
-    def project(self, theta: Tensor) -> Tensor:
-        """Return what becomes of one parameter."""
+    def project(self, theta: Tensor, stream: torch.Generator | None) -> Tensor:
+        """Return what becomes of one parameter; `stream` makes all randomness, of those that have some."""
 
     @torch.no_grad()
-    def __call__(self, params: Params) -> None:
+    def __call__(self, params: Params, stream: torch.Generator | None = None) -> None:
         """Change the selected parameters in place.
 
-        Raises `NoiseproofError` when `parameters` selects nothing.
+        Raises `NoiseproofError` when `parameters` selects nothing, or randomness is needed and `stream` is None.
         """
         for theta in select(params, self.parameters).values():
-            theta.copy_(self.project(theta))
+            theta.copy_(self.project(theta, stream))

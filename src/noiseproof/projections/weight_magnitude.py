@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from noiseproof.errors import require, require_number
@@ -40,7 +41,7 @@ class WeightMagnitude(Projection):
         require(self.at_most > 0, "at_most", self.at_most, "give a number above 0")
         require(self.at_most >= self.at_least, "at_most", self.at_most, f"it is below at_least, {self.at_least:g}")
 
-    def project(self, theta: Tensor) -> Tensor:
+    def project(self, theta: Tensor, stream: torch.Generator | None) -> Tensor:
         magnitude = float(theta.abs().mean())
         if magnitude > self.at_most:
             return theta * (self.at_most / magnitude)
