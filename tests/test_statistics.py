@@ -14,6 +14,7 @@ from noiseproof import statistics
 from noiseproof.errors import NoiseproofError
 from noiseproof.statistics import (
     clopper_pearson,
+    holm,
     mann_whitney,
     mean_interval,
     passing,
@@ -170,3 +171,20 @@ def test_bad_input_says_what_is_wrong(call, says):
 def test_importing_costs_neither_torch_nor_scipy_stats():
     code = f"import sys, {statistics.__name__}; sys.exit(bool({{'torch', 'scipy.stats'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_holm_rejects_what_his_steps_reject_and_errs_once_in_twenty_tables():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        ps = rng.uniform(0, 0.2, 6).tolist()
+        ordered, rejected = sorted(ps), set()
+        for place, p in enumerate(ordered):  # the largest first step that does not reject ends it
+            if p > 0.05 / (6 - place):
+                break
+            rejected.add(p)
+        assert {p for p, adjusted in zip(ps, holm(ps), strict=True) if adjusted <= 0.05} == rejected
+    assert holm([]) == ()
+    # 45 true nulls: some p is below 0.05 nearly always, some adjusted one in 5 % of the tables
+    tables = rng.uniform(size=(2000, 45))
+    assert (tables.min(1) < 0.05).mean() > 0.85
+    assert np.mean([min(holm(ps)) < 0.05 for ps in tables.tolist()]) == pytest.approx(0.05, abs=0.02)

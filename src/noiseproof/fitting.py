@@ -25,6 +25,7 @@ from noiseproof.errors import NoiseproofError, require, require_number
 FEWEST = 10  # points of a kind: with fewer, neither a spread nor its model can be told
 BINS = 12  # of the spread against the nominal value, where there are more distinct values than that
 FEWEST_IN_BIN = 5
+_SURELY = 3.0  # standard errors of the slope through 0
 
 Vector = NDArray[np.float64]
 
@@ -74,8 +75,9 @@ class Fit:
     # Anderson-Darling statistic of the standardised residuals, and its p-value: small where they are not normal
     anderson_darling: float
     p_normal: float
-    # two-sided p-value for a mean of the standardised residuals of 0: small where all points lie to one side, as with an offset
-    p_mean: float
+    # two-sided p-value for a mean of the standardised residuals of 0: small where all points lie to one side, as with an offset; None
+    # where a gain would take up any offset, so that it cannot be told
+    p_mean: float | None
     # share of the differences in spread between nominal values that the model explains; None for fewer than three bins
     r_squared: float | None
     bins: tuple[Bin, ...]
@@ -123,16 +125,27 @@ def fit_points(kind: str, nominal: Vector, measured: Vector) -> Fit:
     bic = {name: -2 * _log_likelihood(model, x, y) + parts * math.log(len(x)) for name, (model, parts) in found.items()}
     best = min(bic, key=bic.__getitem__)
     model = found[best][0]
-    if model.gain <= 0:
-        raise _falling(kind)
     intervals = _intervals(model, "gain" in best, x)
     z = (y - model.gain * x) / model.std(x)
     statistic, p = anderson_darling(z)
     bins = _bins(model, x, y)
     return Fit(
         kind, model, *intervals, {name: value - bic[best] for name, value in bic.items()}, len(x), int((~there).sum()), statistic, p,
-        float(2 * special.ndtr(-abs(z.mean()) * math.sqrt(len(z)))), _r_squared(model, bins), bins, x, y,
+        _p_mean(z, x / model.std(x) if "gain" in best else None), _r_squared(model, bins), bins, x, y,
     )  # fmt: skip
+
+
+def _p_mean(z: Vector, direction: Vector | None) -> float | None:
+    """Return the two-sided p-value for a mean of z [n] of 0; `direction` [n]: x/σ, along which a fitted gain leaves nothing in z.
+
+    With u = direction/‖direction‖, z = ξ − u·(uᵀξ) and Var(mean z) = (1 − (1ᵀu)²/n)/n.
+    """
+    left = 1.0
+    if direction is not None:
+        left -= float(direction.sum()) ** 2 / float(direction @ direction) / len(z)
+    if left < 1e-6:
+        return None
+    return float(2 * special.ndtr(-abs(z.mean()) * math.sqrt(len(z) / left)))
 
 
 def anderson_darling(values: Vector) -> tuple[float, float]:
@@ -203,21 +216,18 @@ def _check(kind: str, x: Vector, y: Vector) -> None:
         raise NoiseproofError(
             f"kind {kind} has nominal values of 0 alone: a relative spread needs others; measure devices at several values"
         )
-    if float(x @ y) <= 0:
-        raise _falling(kind)
     gain = float(x @ y) / float(x @ x)
+    if float(x @ y) < -_SURELY * math.sqrt(float(x**2 @ (y - gain * x) ** 2)):
+        raise NoiseproofError(f"kind {kind}: measured values fall where nominal values rise; look at the columns and at the sign")
     if np.abs(y - x).max() <= 1e-9 * np.abs(x).max() or np.abs(y - gain * x).max() <= 1e-9 * np.abs(y).max():
         raise NoiseproofError(f"kind {kind}: measured values have no spread; give values of single devices, not their mean")
-
-
-def _falling(kind: str) -> NoiseproofError:
-    return NoiseproofError(f"kind {kind}: measured values fall where nominal values rise; look at the columns and at the sign")
 
 
 def _candidates(x: Vector, y: Vector) -> dict[str, tuple[Model, int] | None]:
     """Return the best model of each form with the number of its parameters; None for a form that the points rule out."""
     found: dict[str, tuple[Model, int] | None] = {}
-    for gained in (False, True):
+    # a spread much larger than the nominal values may hide which way the line goes: then there is no gain to be fitted
+    for gained in (False, True) if float(x @ y) > 0 else (False,):
         name, parts = (" with gain", 1) if gained else ("", 0)
         found[f"relative{name}"] = (_at(0.0, gained, x, y), parts + 1) if x.all() else None
         found[f"constant{name}"] = _at(1.0, gained, x, y), parts + 1

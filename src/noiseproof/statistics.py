@@ -203,6 +203,22 @@ def mann_whitney(a: ArrayLike, b: ArrayLike) -> float:
     return float(stats.mannwhitneyu(x, y, alternative="two-sided").pvalue)
 
 
+def sign_test(first: int, second: int) -> float:
+    """Return the one-sided p-value for `first` being the larger of two numbers of discordant pairs: exact McNemar's test.
+
+    p = P(X ≥ first), X ~ Binomial(first + second, ½): of two attacks on the same samples, those count which only one of them fools.
+    Raises `NoiseproofError` for a negative number.
+
+    Source: McNemar, Psychometrika 12 (1947) 153, in its exact form.
+
+    >>> sign_test(5, 0), sign_test(3, 3)
+    (0.03125, 0.65625)
+    """
+    if min(first, second) < 0:
+        raise NoiseproofError(f"discordant pairs are {first} and {second}: give numbers of at least 0")
+    return float(special.betainc(first, second + 1, 0.5)) if first else 1.0
+
+
 def per_network_test(groups_a: Sequence[ArrayLike], groups_b: Sequence[ArrayLike]) -> float | None:
     """Return the two-sided p-value of Welch's t test on the networks' means, one value per network.
 
@@ -223,6 +239,23 @@ def per_network_test(groups_a: Sequence[ArrayLike], groups_b: Sequence[ArrayLike
     t = (a.mean() - b.mean()) / math.sqrt(variances.sum())
     freedom = variances.sum() ** 2 / (variances**2 / (len(a) - 1, len(b) - 1)).sum()
     return float(2 * special.stdtr(freedom, -abs(t)))
+
+
+def holm(ps: Sequence[float]) -> tuple[float, ...]:
+    """Return the p-values of several tests, adjusted after Holm: one below α says that, with probability 1 − α, no true null is rejected.
+
+    p̃_(i) = max_{j ≤ i} min(1, (m − j + 1)·p_(j)) for p_(1) ≤ … ≤ p_(m). It asks nothing of how the tests depend on each other.
+
+    Source: Holm, Scand. J. Statist. 6 (1979) 65.
+
+    >>> holm([0.01, 0.04, 0.03])
+    (0.03, 0.06, 0.06)
+    """
+    adjusted, largest = [1.0] * len(ps), 0.0
+    for place, index in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
+        largest = max(largest, min(1.0, (len(ps) - place) * ps[index]))
+        adjusted[index] = largest
+    return tuple(adjusted)
 
 
 def _fractions(values: ArrayLike) -> NDArray[np.float64]:

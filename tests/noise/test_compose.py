@@ -135,3 +135,8 @@ def test_noise_in_one_layer_keeps_the_steps_between_program_and_read(mlp) -> Non
     only = in_layer(mlp, noise, [bias])
     assert only is not None
     assert only.describe() == Mismatch(0.1, parameters=bias).describe()
+
+
+def test_a_setting_is_given_once() -> None:
+    with pytest.raises(NoiseproofError, match="mismatch has zeta twice; give it once"):
+        config.spelled_noises("mismatch(zeta=0.1, zeta=0.2)", "noise")

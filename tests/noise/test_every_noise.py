@@ -175,3 +175,8 @@ def test_chips_of_one_seed_never_share_a_generator() -> None:
 def test_wrong_settings_are_named(make, message) -> None:
     with pytest.raises(NoiseproofError, match=message):
         make()
+
+
+def test_1_and_1_0_are_one_noise() -> None:
+    assert repr(Mismatch(zeta=1).describe()) == repr(Mismatch(zeta=1.0).describe())
+    assert Quantisation(bits=8).describe()["bits"] == 8

@@ -13,7 +13,7 @@ from noiseproof.data import Task
 from noiseproof.errors import NoiseproofError
 from noiseproof.fitting import Model, anderson_darling, fit, fit_points
 from noiseproof.networks import LSNN
-from noiseproof.noise import Measured, Mismatch
+from noiseproof.noise import Compose, Measured, Mismatch
 from noiseproof.parameters import parameters_of
 from noiseproof.randomness import chip_generator, generator
 
@@ -100,6 +100,33 @@ def test_an_offset_is_found_out() -> None:
     assert fit_points("w", x, y + 0.05).p_mean < 1e-3
 
 
+def test_a_gain_leaves_less_of_a_mean_and_the_test_knows() -> None:
+    # of 300 fits as many are rejected as the test says: with the variance of a mean without gain hardly one would be
+    rng = np.random.default_rng(2)
+    x = np.linspace(0.5, 1.5, 100)
+    found = [fit_points("w", x, 1.3 * (x + 0.1 * rng.normal(size=100))) for _ in range(300)]
+    ps = [f.p_mean for f in found if "gain" in min(f.bic, key=f.bic.__getitem__) and f.p_mean is not None]
+    assert len(ps) > 250
+    assert np.mean(np.array(ps) < 0.1) == pytest.approx(0.1, abs=4 * math.sqrt(0.1 * 0.9 / len(ps)))
+    # where all x/σ are one number a gain takes up every offset
+    assert fit_points("w", x, 1.3 * x * (1 + 0.1 * rng.normal(size=100))).p_mean is None
+
+
+def test_a_spread_that_hides_the_line_is_no_falling_line() -> None:
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(200):
+        x = 0.1 * rng.normal(size=50)
+        try:
+            model = fit_points("bias", x, x + rng.normal(size=50)).model
+        except NoiseproofError:
+            refused += 1  # three standard errors below 0, by chance
+            continue
+        assert model.gain > 0
+        assert model.gain * model.constant == pytest.approx(1.0, rel=0.4)
+    assert refused <= 4
+
+
 def test_the_spread_is_explained_where_it_is_relative_and_not_where_it_falls() -> None:
     rng = np.random.default_rng(1)
     x = np.repeat([0.25, 0.5, 1.0, 2.0], 500)
@@ -157,6 +184,13 @@ def test_each_kind_has_its_own_model_on_a_spiking_network() -> None:
     assert all(torch.allclose(alone[n], mismatch[n], atol=1e-6) for n in params)
 
 
+def test_in_a_composition_a_limit_is_part_of_the_description() -> None:
+    fits = "weight: zeta 0.1; bias: constant 2"
+    every, limited = (Compose((Measured(fits=fits, **which), Mismatch(zeta=0.1))) for which in ({}, {"parameters": "weights"}))
+    assert every.describe() != limited.describe()
+    assert every.describe()["parameters of step 2"] == limited.describe()["parameters"] == "weights"
+
+
 def test_kinds_say_which_parameters_and_parameters_limit_them() -> None:
     params = {"conv1.weight": torch.ones(3, 3), "fc.weight": torch.ones(3, 3), "fc.bias": torch.ones(3)}
     fits = "syn: gain 2; other: gain 3"
@@ -211,6 +245,7 @@ def test_other_columns_and_a_byte_order_mark_are_passed_over(tmp_path: Path) -> 
         (lambda: Measured(fits="weight: zeta 0.1", kinds="wait=*"), "kind 'wait' was not measured; measured: weight"),
         (lambda: Measured(fits="weight: zeta 0.1", kinds="weight"), "give kind=pattern,kind=pattern"),
         (lambda: call("threshold: zeta 0.1"), "no parameter is of a kind that was measured \\(threshold\\)"),
+        (lambda: call("bias: zeta 0.1", parameters="weights"), "parameters is 'weights': none of these is of a kind that was measured"),
         (lambda: call("a: zeta 0.1; b: zeta 0.2", kinds="a=fc.*,b=*.bias"), "parameter fc.bias is of kind a and of kind b"),
     ],
 )

@@ -70,6 +70,17 @@ def test_a_pair_stuck_at_the_ends_reads_the_largest_weight_at_any_time() -> None
             assert float(near.double().mean()) == pytest.approx(share, abs=5 * (share / w.numel()) ** 0.5)
 
 
+def test_a_stuck_device_is_read_with_the_noise_of_its_conductance_not_of_a_target() -> None:
+    """A device of target 0 that is stuck at G_max has the read noise of one at G_max, however the others' is computed."""
+    w = torch.zeros(64, 64)
+    w[0, 0] = 1.0  # the tile has a largest weight, all others have targets of 0
+    found = []
+    for noise_from in ("programmed", "target"):
+        steps = [Program(), Stuck(stuck_at_zero=0, stuck_at_max=1.0), Drift(time=1.0), Read(gdc=False, noise_from=noise_from)]
+        found.append(compose(steps)({"w": w}, chip_generator(0, 0))["w"])
+    assert torch.equal(*found)
+
+
 def test_only_the_selected_parameters_of_a_chip() -> None:
     params = {"a.weight": weights(), "b.weight": weights()}
     chip = Program().program(params, chip_generator(0, 0))

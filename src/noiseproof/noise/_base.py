@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from noiseproof._declared import declared
 from noiseproof._names import name_of
 from noiseproof.errors import NoiseproofError
 from noiseproof.parameters import Params, select
@@ -45,9 +46,16 @@ class Noise(ABC):
 
         Raises `NoiseproofError` when `parameters` selects nothing.
         """
-        chosen = select(params, self.parameters)
+        chosen = self.selected(params)
         streams = children(generator, list(chosen))
         return params | {name: straight_through(theta, self.draw(theta.detach(), streams[name])) for name, theta in chosen.items()}
+
+    def selected(self, params: Params) -> Params:
+        """Return those of `params` that this noise changes.
+
+        Raises `NoiseproofError` when there are none.
+        """
+        return select(params, self.parameters)
 
     def on_devices(self, chip: Chip, generator: torch.Generator) -> Chip:
         """Return what becomes of a chip of memory devices, for a noise that stands between program and read in a composition.
@@ -57,6 +65,11 @@ class Noise(ABC):
         Raises `NoiseproofError` for one that cannot.
         """
         raise NoiseproofError(f"noise is {name_of('noise', type(self))!r}: it acts on weights, not on devices; compose it before program")
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether all chips are surely the same: at size zero, and for what draws nothing, such as rounding."""
+        return False
 
     @property
     def converts(self) -> bool:
@@ -69,7 +82,7 @@ class Noise(ABC):
 
     def describe(self) -> dict[str, Any]:
         """Return name and settings, as they stand in every record."""
-        return {"name": name_of("noise", type(self)), **asdict(self)}
+        return {"name": name_of("noise", type(self)), **{part.name: item for part, item in declared(self)}}
 
 
 class Additive(Noise):

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from noiseproof._names import name_of
 from noiseproof.errors import NoiseproofError, require
 from noiseproof.noise._base import Noise
-from noiseproof.noise._devices import Chip
+from noiseproof.noise._devices import Chip, PartOfChip
 from noiseproof.noise.drift import Drift
 from noiseproof.noise.program import Program
 from noiseproof.noise.read import Read
@@ -36,6 +36,8 @@ class Compose(Noise):
 
     # the noises, in the order in which they act
     steps: tuple[Noise, ...] = ()
+    # of a part of another composition: how many steps of the same name come before each one in the whole; (): as they stand here
+    before: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         require(bool(self.steps), "steps", self.steps, "give at least one noise")
@@ -82,8 +84,17 @@ class Compose(Noise):
 
     def streams(self, generator: torch.Generator) -> list[torch.Generator]:
         """Return one generator a step, which depends on the step's name and on how many of that name came before."""
+        known = [f"{_name(step)} {before}" for step, before in zip(self.steps, self.namesakes(), strict=True)]
+        return list(children(generator, known).values())
+
+    def namesakes(self) -> tuple[int, ...]:
+        """Return, for every step, how many of its name come before it."""
         names = [_name(step) for step in self.steps]
-        return list(children(generator, [f"{name} {names[:i].count(name)}" for i, name in enumerate(names)]).values())
+        return self.before or tuple(names[:i].count(name) for i, name in enumerate(names))
+
+    def part(self, kept: Mapping[int, Noise]) -> Compose:
+        """Return the composition of some of the steps, by their place, each with the random numbers that it has here."""
+        return Compose(tuple(kept.values()), before=tuple(self.namesakes()[i] for i in kept))
 
     def __call__(self, params: Params, generator: torch.Generator) -> Params:
         value: Params | Chip = params
@@ -91,6 +102,10 @@ class Compose(Noise):
             value = _act(step, value, stream)
         assert isinstance(value, dict)  # the order was checked
         return value
+
+    @property
+    def deterministic(self) -> bool:
+        return all(step.deterministic for step in self.steps)
 
     @property
     def converts(self) -> bool:
@@ -107,12 +122,17 @@ class Compose(Noise):
         """Return the names in order, and all settings; one that several steps have is numbered by its step."""
         parts = [step.describe() for step in self.steps]
         names = " > ".join(part.pop("name") for part in parts)
+        # a selection that all have stands there once; it may be missing in the description of a step, and never means another then
+        chosen = {step.parameters for step in self.steps if not isinstance(step, PartOfChip)}
+        same = {"parameters": chosen.pop()} if len(chosen) == 1 else {}
+        parts = [{key: v for key, v in part.items() if key not in same} for part in parts]
         often = [key for part in parts for key in part]
-        flat = {key if often.count(key) == 1 else f"{key} of step {i}": v for i, part in enumerate(parts, 1) for key, v in part.items()}
-        same = {part["parameters"] for part in parts if "parameters" in part}
-        if len(same) == 1:
-            flat = {key: v for key, v in flat.items() if not key.startswith("parameters")} | {"parameters": same.pop()}
-        return {"name": names, **flat}
+        flat = {
+            f"{key} of step {i}" if key == "parameters" or often.count(key) > 1 else key: v
+            for i, part in enumerate(parts, 1)
+            for key, v in part.items()
+        }
+        return {"name": names, **flat, **same}
 
 
 def _name(step: Noise) -> str:

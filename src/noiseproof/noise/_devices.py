@@ -33,6 +33,8 @@ class Devices:
     exponent: Tensor
     # |w| at G_max, in the unit of the weight
     largest: Tensor
+    # which are stuck, [2, out, in]; None: none
+    frozen: Tensor | None = None
 
     def stuck(self, where: Tensor, conductance: Tensor | float) -> Devices:
         """Return the same devices, those at `where` (bool, [2, out, in]) at `conductance` (µS) for ever: they do not drift either.
@@ -42,7 +44,10 @@ class Devices:
         value = torch.as_tensor(conductance, dtype=self.programmed.dtype, device=self.programmed.device)
         require_number("conductance", float(value.min()), 0)
         return replace(
-            self, programmed=torch.where(where, value, self.programmed), exponent=torch.where(where, 0.0, self.exponent).to(value.dtype)
+            self,
+            programmed=torch.where(where, value, self.programmed),
+            exponent=torch.where(where, 0.0, self.exponent).to(value.dtype),
+            frozen=where if self.frozen is None else where | self.frozen,
         )
 
 

@@ -55,6 +55,10 @@ class BitErrors(Noise):
         """The numbers that there are."""
         return Grid(self.bits, self.per, self.range, self.rounding)
 
+    @property
+    def deterministic(self) -> bool:
+        return self.p in (0, 1)
+
     def draw(self, theta: Tensor, stream: torch.Generator) -> Tensor:
         codes, stored = self.grid.encode(theta, stream)
         mask = flipped_bits(codes.shape, self.bits, self.p, stream).to(codes.device)

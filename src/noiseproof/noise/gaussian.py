@@ -24,6 +24,10 @@ class Gaussian(Additive):
     def __post_init__(self) -> None:
         require_number("std", self.std, 0)
 
+    @property
+    def deterministic(self) -> bool:
+        return self.std == 0
+
     def sigma(self, theta: Tensor) -> Tensor:
         return torch.full((), self.std, dtype=theta.dtype, device=theta.device)
 

@@ -38,6 +38,10 @@ class LogNormal(Noise):
         require_number("sigma", self.sigma, 0, 10)
         require(self.nominal in ("median", "mean"), "nominal", self.nominal, "give median or mean")
 
+    @property
+    def deterministic(self) -> bool:
+        return self.sigma == 0
+
     def draw(self, theta: Tensor, stream: torch.Generator) -> Tensor:
         shift = self.sigma**2 / 2 if self.nominal == "mean" else 0.0
         return draw_normal(theta, stream).mul_(self.sigma).sub_(shift).exp_().mul_(theta)

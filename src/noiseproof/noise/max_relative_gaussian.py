@@ -37,6 +37,10 @@ class MaxRelativeGaussian(Additive):
         require_number("rows", self.rows, 1, whole=True)
         require_number("columns", self.columns, 1, whole=True)
 
+    @property
+    def deterministic(self) -> bool:
+        return self.eta == 0
+
     def sigma(self, theta: Tensor) -> Tensor:
         if self.per == "tensor" or theta.ndim < 2:
             largest = theta.abs().amax()

@@ -10,7 +10,7 @@ from torch import Tensor
 from noiseproof.errors import NoiseproofError, require
 from noiseproof.fitting import Model, fit, read_models, write_models
 from noiseproof.noise._base import Noise, straight_through
-from noiseproof.parameters import Params, select
+from noiseproof.parameters import Params
 from noiseproof.randomness import children, draw_normal
 
 
@@ -58,16 +58,26 @@ class Measured(Noise):
         """The models by kind."""
         return read_models(self.fits)
 
+    @property
+    def deterministic(self) -> bool:
+        return all(model.constant == model.zeta == 0 for model in self.models.values())
+
     def draw(self, theta: Tensor, stream: torch.Generator) -> Tensor:
         raise NoiseproofError("measured noise depends on the kind of a parameter: call it with all of them")
 
     def __call__(self, params: Params, generator: torch.Generator) -> Params:
-        models = self.models
-        kinds = self.kinds_of(params)
-        streams = children(generator, list(kinds))
-        within = select(params, self.parameters)
-        drawn = {name: _draw(models[kind], params[name].detach(), streams[name]) for name, kind in kinds.items() if name in within}
+        models, kinds = self.models, self.kinds_of(params)
+        chosen = self.selected(params)
+        streams = children(generator, list(chosen))
+        drawn = {name: _draw(models[kinds[name]], p.detach(), streams[name]) for name, p in chosen.items()}
         return params | {name: straight_through(params[name], changed) for name, changed in drawn.items()}
+
+    def selected(self, params: Params) -> Params:
+        kinds = self.kinds_of(params)
+        chosen = {name: p for name, p in super().selected(params).items() if name in kinds}
+        measured = f"none of these is of a kind that was measured; of such a kind: {', '.join(kinds)}"
+        require(bool(chosen), "parameters", self.parameters, measured)
+        return chosen
 
     def kinds_of(self, params: Params) -> dict[str, str]:
         """Return the kind of every parameter that has one.

@@ -31,6 +31,10 @@ class Mismatch(Additive):
     def __post_init__(self) -> None:
         require_number("zeta", self.zeta, 0)
 
+    @property
+    def deterministic(self) -> bool:
+        return self.zeta == 0
+
     def sigma(self, theta: Tensor) -> Tensor:
         return self.zeta * theta.abs()  # A eq. (1)
 

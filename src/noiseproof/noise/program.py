@@ -10,7 +10,7 @@ from torch import Tensor
 from noiseproof.errors import NoiseproofError, require, require_number
 from noiseproof.noise._base import Stage
 from noiseproof.noise._devices import Chip, Devices, DeviceStep, blocks, max_along_in, over_columns, spread
-from noiseproof.parameters import Params, select
+from noiseproof.parameters import Params
 from noiseproof.randomness import children
 
 PROGRAMMING = (0.26348, 1.9650, -1.1731)  # σ_P in µS: constant, linear and quadratic in r
@@ -62,14 +62,18 @@ class Program(DeviceStep):
 
         Raises `NoiseproofError` when no matrix is selected, or the memory is too small.
         """
-        chosen = {name: p for name, p in select(params, self.parameters).items() if p.ndim >= 2 and p.numel()}
-        if not chosen:
-            raise NoiseproofError(f"parameters is {self.parameters!r}: it selects no matrix, and only matrices are held by devices")
+        chosen = self.selected(params)
         self._check_memory(chosen)
         seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
         streams = children(generator, list(chosen))
         devices = {name: self._devices(p.detach(), streams[name]) for name, p in chosen.items()}
         return Chip(devices, dict(params), self.g_max, self.rows, self.columns, seed, str(generator.device))
+
+    def selected(self, params: Params) -> Params:
+        chosen = {name: p for name, p in super().selected(params).items() if p.ndim >= 2 and p.numel()}
+        if not chosen:
+            raise NoiseproofError(f"parameters is {self.parameters!r}: it selects no matrix, and only matrices are held by devices")
+        return chosen
 
     def _check_memory(self, chosen: Params) -> None:
         tiles = sum(math.ceil(p.shape[0] / self.columns) * math.ceil(p.numel() / p.shape[0] / self.rows) for p in chosen.values())

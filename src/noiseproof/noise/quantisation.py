@@ -41,6 +41,10 @@ class Quantisation(Noise):
         """The numbers that there are."""
         return Grid(self.bits, self.per, "symmetric", self.rounding)
 
+    @property
+    def deterministic(self) -> bool:
+        return self.rounding != "stochastic"
+
     def draw(self, theta: Tensor, stream: torch.Generator) -> Tensor:
         codes, stored = self.grid.encode(theta, stream)
         return stored.decode(codes, theta)

@@ -91,6 +91,8 @@ class Read(PartOfChip):
         targets = theta.flatten(1) if self.noise_from == "target" else None
         for part in blocks(matrix):
             source = g[:, part] if targets is None else _targets(targets[part], held.largest[part], chip)
+            if targets is not None and held.frozen is not None:  # a stuck device has no target
+                source = torch.where(held.frozen[:, part], g[:, part], source)
             noisy = _read(g[:, part], nu[:, part], source, xi[:, part], chip.time, chip.g_max)
             torch.sub(noisy[0], noisy[1], out=matrix[part])
             if self.gdc:

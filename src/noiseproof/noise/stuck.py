@@ -44,6 +44,10 @@ class Stuck(Noise):
         together = self.stuck_at_zero + self.stuck_at_max
         require(together <= 1, "stuck_at_zero + stuck_at_max", together, "give probabilities that are at most 1 together")
 
+    @property
+    def deterministic(self) -> bool:
+        return self.stuck_at_zero + self.stuck_at_max == 0
+
     def draw(self, theta: Tensor, stream: torch.Generator) -> Tensor:
         zero, most = self._where(theta, stream)
         if not self.stuck_at_max:

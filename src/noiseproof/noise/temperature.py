@@ -41,6 +41,10 @@ class Temperature(Noise):
         gain = 1 + self.per_kelvin * self.kelvin
         require(gain >= 0, "kelvin", self.kelvin, f"at {self.per_kelvin:g} per kelvin the gain would be {gain:g}; give less")
 
+    @property
+    def deterministic(self) -> bool:
+        return self.spread == 0 or self.kelvin == 0
+
     def draw(self, theta: Tensor, stream: torch.Generator) -> Tensor:
         coefficient = draw_normal(theta, stream).mul_(self.spread).add_(self.per_kelvin)
         return coefficient.mul_(self.kelvin).add_(1).mul_(theta)

@@ -33,6 +33,10 @@ class Uniform(Noise):
     def __post_init__(self) -> None:
         require_number("zeta", self.zeta, 0)
 
+    @property
+    def deterministic(self) -> bool:
+        return self.zeta == 0
+
     def draw(self, theta: Tensor, stream: torch.Generator) -> Tensor:
         u = draw_uniform(theta, stream).mul_(2).sub_(1)
         return u.mul_(math.sqrt(3) * self.zeta).add_(1).mul_(theta)
