@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from noiseproof import attacks, data, evaluation, methods, networks, neurons, noise, report
     from noiseproof.config import Experiment
     from noiseproof.errors import NoiseproofError
-    from noiseproof.evaluation import attack_curves, evaluate, landscape, monte_carlo, tolerated_mismatch
+    from noiseproof.evaluation import attack_curves, evaluate, landscape, monte_carlo, robustness, tolerated_mismatch
     from noiseproof.fitting import fit
     from noiseproof.networks import adapt, convert
     from noiseproof.records import Record, RunFolder
@@ -30,6 +30,7 @@ _HOMES = {
     "fit": "fitting",
     "landscape": "evaluation",
     "monte_carlo": "evaluation",
+    "robustness": "evaluation",
     "tolerated_mismatch": "evaluation",
     "train": "training",
 }
@@ -55,6 +56,7 @@ __all__ = [
     "neurons",
     "noise",
     "report",
+    "robustness",
     "tolerated_mismatch",
     "train",
 ]

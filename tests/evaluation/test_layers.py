@@ -10,8 +10,8 @@ from torch import Tensor, nn
 import noiseproof as npf
 from noiseproof.data import Splits
 from noiseproof.evaluation import Ledger, layer_sensitivity, monte_carlo
-from noiseproof.evaluation.monte_carlo import all_alike
-from noiseproof.noise import PCM, Compose, Drift, Gaussian, Mismatch, Noise, Program, Read
+from noiseproof.evaluation.layers import in_layer, layers_of
+from noiseproof.noise import PCM, BitErrors, Compose, Drift, Gaussian, Measured, Mismatch, Noise, Program, Read, Stuck
 from noiseproof.parameters import parameters_of
 from noiseproof.randomness import chip_generator
 
@@ -21,6 +21,7 @@ class Rounding(Noise):
     """A noise without random numbers, for these tests."""
 
     step: float = 0.1
+    deterministic = True
 
     def draw(self, theta: Tensor, stream: torch.Generator) -> Tensor:
         return (theta / self.step).round() * self.step
@@ -80,6 +81,29 @@ def test_layers_in_which_the_noise_selects_nothing_are_left_out(digits) -> None:
         layers("conv*")
 
 
+def test_of_two_steps_of_one_name_each_keeps_its_chips_where_the_other_does_nothing(mlp) -> None:
+    params = {name: p.detach() for name, p in mlp.named_parameters()}
+    noise = Compose((Mismatch(zeta=0.3, parameters="fc1.weight"), Mismatch(zeta=0.3, parameters="out.weight")))
+    whole = noise(params, chip_generator(0, 0))
+    for layer in ("fc1", "out"):
+        inside = in_layer(mlp, noise, layers_of(mlp)[layer])
+        assert inside is not None
+        assert torch.equal(inside(params, chip_generator(0, 0))[f"{layer}.weight"], whole[f"{layer}.weight"])
+
+
+def test_measured_noise_acts_in_layers_that_have_parameters_of_a_measured_kind(digits) -> None:
+    network = npf.networks.MLP(hidden=(20,), neuron="lif", steps=3).build(digits.task, chip_generator(0, 0))
+    noise = Measured(fits="threshold: zeta 0.2")
+    found = layer_sensitivity(network, digits.test, [noise], chips=1, processes=1)
+    assert [r.perturbation["layer"] for r in found] == ["lif1"]
+
+
+def test_a_record_says_what_the_noise_acts_on_in_all_layers(mlp, digits) -> None:
+    noises = [Mismatch(), Mismatch(parameters="all"), Compose((Mismatch(), Gaussian(parameters="all")))]
+    found = layer_sensitivity(mlp, digits.test, noises, chips=1, processes=1)
+    assert [r.perturbation.get("of") for r in found[:3]] == [None, "all", "weights > all"]
+
+
 def test_an_outside_network_is_measured_whole(outside, digits) -> None:
     ledger = Ledger()
     records = layer_sensitivity(outside, digits.test, [Mismatch(zeta=2.0)], chips=2, processes=1, ledger=ledger)
@@ -97,9 +121,8 @@ def test_chips_that_are_all_alike_are_measured_once(mlp, digits) -> None:
     assert chips(Rounding()) == 1
     assert chips(Compose((Rounding(), Mismatch(zeta=0.0)))) == 1
     assert chips(Compose((Rounding(), Mismatch(zeta=0.1)))) == 5
-    assert chips(Compose((Mismatch(zeta=0.1), Rounding(step=100.0)))) == 1  # all weights become zero
-    assert all_alike(mlp, Rounding())
-    assert not all_alike(mlp, Gaussian(std=1e-6))
+    # of an event so rare that the first chips are free of it, no chip is like all others
+    assert chips(Stuck(stuck_at_zero=1e-9)) == chips(BitErrors(p=1e-9)) == 5
 
 
 def test_a_composition_at_zero_is_not_the_network_as_it_is(mlp, digits) -> None:

@@ -10,8 +10,9 @@ import noiseproof as npf
 from noiseproof.data import Splits
 from noiseproof.evaluation import Ledger, Measures, monte_carlo, tolerated
 from noiseproof.evaluation.tolerated import Range
-from noiseproof.noise import Compose, Gaussian, Mismatch, Noise
+from noiseproof.noise import Compose, Gaussian, Mismatch, Noise, Quantisation, Temperature
 from noiseproof.randomness import chip_generator
+from noiseproof.statistics import clopper_pearson
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,34 @@ def test_the_yield_holds_at_the_answer_and_not_beyond(low, high, factor, step, n
 
 
 def test_the_ends_of_the_range(network, digits) -> None:
-    assert tolerated(network, digits.test, Gaussian(std=0.01), Gaussian(std=1.0), 1.0, chips=4, processes=1).value == 0.0
-    assert tolerated(network, digits.test, Gaussian(std=0.0), Gaussian(std=1e-6), 0.5, chips=4, processes=1).value == 1e-6
+    missed = tolerated(network, digits.test, Gaussian(std=0.01), Gaussian(std=1.0), 1.0, chips=4, processes=1)
+    assert (missed.metric, missed.value) == ("not_tolerated_std", 0.01)
+    # the lower end counts even where the upper one holds
+    cold = tolerated(network, digits.test, Temperature(kelvin=-290.0), Temperature(kelvin=0.0), 0.9, chips=4, processes=1)
+    assert (cold.metric, cold.value) == ("not_tolerated_kelvin", -290.0)
+    held = tolerated(network, digits.test, Gaussian(std=0.0), Gaussian(std=1e-6), 0.5, chips=4, processes=1)
+    assert (held.metric, held.value) == ("tolerated_std", 1e-6)
+
+
+def test_the_interval_ends_where_the_chips_decide(network, digits) -> None:
+    ledger = Ledger()
+    low, high = Gaussian(std=0.0), Gaussian(std=1.0)
+    tolerated(network, digits.test, low, high, 0.6, required_yield=0.8, chips=20, processes=1, ledger=ledger)
+    at = {record.metric: record.value for record in ledger.records}
+    surely, answer, possibly = (at[f"{how}tolerated_std"] for how in ("surely_", "", "possibly_"))
+    assert surely < answer < possibly
+
+    def interval(level: float) -> tuple[float, float]:
+        return clopper_pearson(round(20 * passing(network, digits, Gaussian(std=level), 0.6)), 20)
+
+    assert interval(surely)[0] >= 0.8 > interval(surely + 1 / 400)[0]
+    assert interval(possibly)[1] >= 0.8 > interval(possibly + 1 / 400)[1]
+
+
+def test_few_chips_make_nothing_sure(network, digits) -> None:
+    ledger = Ledger()
+    tolerated(network, digits.test, Gaussian(std=0.01), Gaussian(std=1.0), 0.5, chips=4, processes=1, ledger=ledger)
+    assert {record.metric for record in ledger.records} == {"tolerated_std", "not_surely_tolerated_std", "possibly_tolerated_std"}
 
 
 def test_answered_once(network, digits) -> None:
@@ -90,6 +117,7 @@ def test_answered_once(network, digits) -> None:
         (Mismatch(zeta=0.1), Mismatch(zeta=0.2, parameters="all"), "must differ in one number"),
         (Mismatch(parameters="weights"), Mismatch(parameters="all"), "tolerated parameters is 'weights'"),
         (Mismatch(zeta=0.2), Mismatch(zeta=0.1), "give the smaller level first"),
+        (Quantisation(bits=2), Quantisation(bits=8), r"tolerated bits is \(2, 8\): more bits are better"),
         (Mismatch(zeta=0.2), Compose((Mismatch(zeta=0.1), Mismatch(zeta=0.1))), "must differ in one number"),
     ],
 )

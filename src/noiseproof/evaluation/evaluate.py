@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from noiseproof import config
+from noiseproof.attacks import Attack, GradientAttack
 from noiseproof.checkpoint import digest
 from noiseproof.data import Split, Splits
+from noiseproof.errors import NoGradientError
 from noiseproof.evaluation.attack_curves import attack_curves
 from noiseproof.evaluation.chips import Measurer, measurer
 from noiseproof.evaluation.landscape import ALPHAS, landscape
@@ -18,7 +20,10 @@ from noiseproof.evaluation.layers import in_layer, layer_sensitivity, layers_of
 from noiseproof.evaluation.ledger import Ledger
 from noiseproof.evaluation.measures import Measures
 from noiseproof.evaluation.membranes import BLOCK, layers_with_membranes, membranes
-from noiseproof.evaluation.monte_carlo import all_alike, monte_carlo
+from noiseproof.evaluation.monte_carlo import monte_carlo
+from noiseproof.evaluation.robustness import blocks_of, robustness
+from noiseproof.evaluation.sources import open_source
+from noiseproof.evaluation.spikes import check_inside, inside, work
 from noiseproof.evaluation.tolerated import tolerated
 from noiseproof.measure import measure
 from noiseproof.networks import adapt
@@ -113,6 +118,26 @@ def check_measures(network: nn.Module, data: Splits, measures: Measures, noises:
         noise({name: p.detach() for name, p in params.items()}, generator("check", 0))
     if measures.membranes:
         layers_with_membranes(network, x)
+    with stochastic(0):
+        check_inside(network, Split(x, data.test.y[:2].to(x.device)), measures)
+    for attack in _on_inputs(measures, data, str(x.device)):
+        check_attack(network, x, attack)
+
+
+def check_attack(network: nn.Module, x: Tensor, attack: Attack) -> None:
+    """Raise `NoiseproofError` when an attack on the inputs does not fit the network or the data; x [B, …] holds a few samples."""
+    network = adapt(network)
+    attack.check(network, x)
+    if isinstance(attack, GradientAttack):
+        with stochastic(0), attack.seen(network, 0) as view:
+            view.gradient(x, lambda logits: logits.logsumexp(-1))
+
+
+def _on_inputs(measures: Measures, data: Splits, device: str) -> list[Attack]:
+    """Return all attacks on the inputs, also those that are made on another network."""
+    attacks = measures.on_inputs()
+    source = open_source(measures.transfer_from, data, device) if measures.transfer_from else None
+    return [*attacks, *(source.transfers(attacks) if source else [])]
 
 
 def measure_all(
@@ -144,10 +169,25 @@ def measure_all(
             _landscape(network, train, measures, split_name="train", processes=processes, **shared)
         if measures.membranes:
             membranes(network, test, samples=measures.membranes, **shared)
+        inside(network, test, measures, **shared)
         attack_curves(
             network, test, measures.attacks(), restarts=measures.attack_restarts, samples=measures.attack_samples,
             seed=measures.chip_seed, **shared,
         )  # fmt: skip
+        for attack in _on_inputs(measures, data, device):
+            _attack_inputs(network, test, attack, measures, **shared)
+
+
+def _attack_inputs(network: nn.Module, test: Split, attack: Attack, measures: Measures, ledger: Ledger, progress: Progress) -> None:
+    """Record what an attack on the inputs leaves, or that it says nothing about this network: the others are still made."""
+    samples, seed = measures.input_samples, measures.chip_seed
+    options: dict[str, Any] = {"samples": samples, "seeds": measures.input_seeds, "seed": seed, "checks": measures.input_checks}
+    try:
+        robustness(network, test, attack, **options, ledger=ledger, progress=progress)
+    except NoGradientError as blind:
+        described = attack.describe()
+        ledger.add([ledger.make("zero_gradient_share", 1.0, min(samples, len(test)), described, seed=seed)])
+        progress.say(f"{described['name']}: {blind}")
 
 
 def _on_chips(
@@ -182,12 +222,14 @@ def _work(network: nn.Module, measures: Measures, noises: Sequence[Noise]) -> in
     """Return how many steps of progress the measurements make."""
     inside = [in_layer(network, noise, names) for names in layers_of(network).values() for noise in measures.noises_by_layer()]
     kinds = [noise for noise in (*noises, *inside) if noise is not None]
-    chips = sum(1 if all_alike(network, noise, measures.chip_seed) else measures.chips for noise in kinds)
+    chips = sum(1 if noise.deterministic else measures.chips for noise in kinds)
     return (
         chips
         + len(measures.attacks()) * measures.attack_restarts
+        + blocks_of(measures.on_inputs(), measures.input_samples, measures.input_seeds, measures.input_checks)
         + measures.landscape * len(ALPHAS) * len(set(measures.landscape_splits))
         + -(-measures.membranes // BLOCK)
+        + work(measures)
     )
 
 

@@ -7,12 +7,13 @@ from torch import nn
 
 from noiseproof.data import Split
 from noiseproof.errors import require_number
-from noiseproof.evaluation.chips import Measurer, measurer, steps_of, with_steps
+from noiseproof.evaluation.chips import Measurer, measurer, steps_of
 from noiseproof.evaluation.ledger import Ledger
 from noiseproof.evaluation.monte_carlo import monte_carlo
 from noiseproof.networks import adapt
-from noiseproof.noise import Noise, Program
-from noiseproof.parameters import parameters_of, select
+from noiseproof.noise import Compose, Noise
+from noiseproof.noise._devices import PartOfChip
+from noiseproof.parameters import parameters_of
 from noiseproof.progress import Progress
 from noiseproof.records import Record
 
@@ -34,7 +35,8 @@ def layer_sensitivity(
     """Return the accuracy on simulated chips with the noise in one layer at a time, one record a layer, noise and chip.
 
     A layer is a module that has parameters of its own; the noise acts on those of them that it selects. Layers in which it selects
-    nothing are left out. A record carries the layer's name in its perturbation and its place in the network at {"layer": k}.
+    nothing are left out. A record carries the layer's name in its perturbation, with what the noise acts on in all layers ("of",
+    unless it is all matrices), and its place in the network at {"layer": k}.
     Chip i has in every layer the parameters that it has with the noise in all layers at once. In a network of ours, what comes
     into the noisy layer is computed once for all noises and chips.
 
@@ -65,7 +67,7 @@ def layer_sensitivity(
                 continue
             found += monte_carlo(
                 network, split, inside, chips=chips, half_width=half_width, max_chips=max_chips, seed=seed,
-                described=inside.describe() | {"layer": layer}, at={"layer": float(place)}, measure=measure, ledger=ledger,
+                described=inside.describe() | {"layer": layer} | _of(noise), at={"layer": float(place)}, measure=measure, ledger=ledger,
                 progress=progress,
             )  # fmt: skip
     return found
@@ -85,15 +87,24 @@ def in_layer(network: nn.Module, noise: Noise, names: Sequence[str]) -> Noise | 
 
     Raises `NoiseproofError` when a step selects nothing in the whole network.
     """
-    params, steps = parameters_of(network), []
+    params, kept = parameters_of(network), {}
     devices = True  # whether there are any here, for steps that act on them
-    for step in steps_of(noise):
+    for place, step in enumerate(steps_of(noise)):
         if step.stage in ("devices", "read"):  # on whatever was programmed
-            steps += [step] if devices else []
+            kept |= {place: step} if devices else {}
         elif devices or step.stage == "program":
-            chosen = select(params, step.parameters)
-            here = [name for name in names if name in chosen and (params[name].ndim >= 2 or not isinstance(step, Program))]
-            steps += [replace(step, parameters=",".join(here))] if here else []
+            chosen = step.selected(params)
+            here = [name for name in names if name in chosen]
+            kept |= {place: replace(step, parameters=",".join(here))} if here else {}
             devices = bool(here) or step.stage != "program"
         devices = devices or step.stage == "read"
-    return with_steps(noise, steps) if steps else None
+    if not kept:
+        return None
+    return noise.part(kept) if isinstance(noise, Compose) else kept[0]
+
+
+def _of(noise: Noise) -> dict[str, str]:
+    """Return, as {"of": …}, what a noise acts on in all layers at once; nothing for all matrices, the rule."""
+    chosen = [step.parameters for step in steps_of(noise) if not isinstance(step, PartOfChip)]
+    which = chosen[0] if len(set(chosen)) == 1 else " > ".join(chosen)
+    return {} if which == "weights" else {"of": which}

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from noiseproof import config
-from noiseproof.attacks import WeightAttack
+from noiseproof.attacks import Attack, WeightAttack
 from noiseproof.errors import NoiseproofError, require, require_number, unknown
+from noiseproof.evaluation.operations import OperationCosts, operation_costs
 from noiseproof.evaluation.tolerated import LARGEST, Range
 from noiseproof.noise import Gaussian, MaxRelativeGaussian, Mismatch, Noise
 
@@ -47,12 +48,40 @@ class Measures:
     attack_l2_radius: float = 1.0
     # test samples that share one perturbation
     attack_samples: int = 1000
+    # attacks on the inputs, spelled out: "pgd(eps=2/255|8/255, steps=20)", "ensemble(eps=8/255)"
+    input_attacks: tuple[str, ...] = ()
+    # test samples that these attack, the first ones
+    input_samples: int = 1000
+    # attack seeds; of several the worst case, sample by sample, is recorded too
+    input_seeds: int = 1
+    # with every attack what says whether its figure can be trusted: other steps and ε, noise, an attack without gradients
+    input_checks: bool = True
+    # folder of a run on whose network gradient attacks are made too, a black box; in a plan a training's name, or other-seed
+    transfer_from: str = ""
     # random directions of the loss landscape; 0: none
     landscape: int = 0
     # samples of the landscape: test, train (as many of these as there are for the test, drawn once, not augmented)
     landscape_splits: tuple[Literal["test", "train"], ...] = ("test",)
     # test samples whose membrane potentials are set against the threshold, in a spiking network; 0: none
     membranes: int = 0
+    # test samples whose spikes are counted, layer by layer, in a spiking network; 0: none
+    activity: int = 0
+    # test samples on which a spiking network is asked for its answer after every step; 0: none
+    latency: int = 0
+    # test samples over which the energy of one inference is averaged; 0: none
+    energy: int = 0
+    # what operations cost: fp32 or int32 (45 nm), or a file (.toml, .csv) with name, ac and mac in pJ
+    operation_costs: tuple[str, ...] = ("fp32", "int32")
+    # products of the first layer of a still input: at every step, or once where a chip keeps the current
+    first_layer: Literal["every-step", "once"] = "every-step"
+    # attacks on the inputs whose perturbations are followed through a spiking network, spelled out: "pgd(eps=8/255)"
+    perturbed_by: tuple[str, ...] = ()
+    # test samples that these perturb
+    perturbed_samples: int = 200
+    # leaks at which the same pairs go through one LIF layer, threshold 0.8, 10 steps
+    perturbed_leaks: tuple[float, ...] = ()
+    # exact L2 gain of the perturbation dynamics of every spiking layer, with the bounds beside it
+    gain: bool = False
     # the largest mismatch at which required_yield of the chips reach this accuracy; 0: not asked
     required_accuracy: float = 0.0
     required_yield: float = 0.95
@@ -67,12 +96,22 @@ class Measures:
             ("max_chips", 16),
             ("attack_restarts", 1),
             ("attack_samples", 1),
+            ("input_samples", 1),
+            ("input_seeds", 1),
             ("landscape", 0),
             ("membranes", 0),
+            ("activity", 0),
+            ("latency", 0),
+            ("energy", 0),
+            ("perturbed_samples", 1),
             ("chip_seed", 0),
         ):
             require_number(name, getattr(self, name), low, whole=True)
         require_number("half_width", self.half_width, 0)
+        for leak in self.perturbed_leaks:
+            require_number("perturbed_leaks", leak, 0, 1, open_low=True)
+        if self.perturbed_leaks and not self.perturbed_by:
+            raise NoiseproofError("perturbed_leaks is given without perturbed_by: give the attacks that make the pairs")
         require_number("required_accuracy", self.required_accuracy, 0, 1)
         require_number("required_yield", self.required_yield, 0, 1, open_low=True)
         for objective in self.attack_objectives:
@@ -83,9 +122,14 @@ class Measures:
         if self.tolerated and not self.required_accuracy:
             raise NoiseproofError("tolerated is given without required_accuracy: give the accuracy that a chip must reach")
         require(bool(self.landscape_splits), "landscape_splits", self.landscape_splits, "give test, train or both")
+        if self.transfer_from and not self.input_attacks:
+            raise NoiseproofError("transfer_from is given without input_attacks: give the attacks that are made on its network")
         self.noises()
         self.noises_by_layer()
         self.ranges()
+        self.on_inputs()
+        self.perturbing()
+        self.costs()
         self.attacks()
 
     def noises(self) -> list[Noise]:
@@ -108,8 +152,20 @@ class Measures:
             found.append(Range(*ends))
         return found if self.required_accuracy else []
 
+    def on_inputs(self) -> list[Attack]:
+        """Return every attack on the inputs that is asked for."""
+        return [attack for text in self.input_attacks for attack in config.spelled_attacks(text, "input_attacks")]
+
+    def perturbing(self) -> list[Attack]:
+        """Return every attack whose perturbations are to be followed through the network."""
+        return [attack for text in self.perturbed_by for attack in config.spelled_attacks(text, "perturbed_by")]
+
+    def costs(self) -> list[OperationCosts]:
+        """Return what operations are to cost."""
+        return [costs for name in self.operation_costs for costs in operation_costs(name)]
+
     def attacks(self) -> list[WeightAttack]:
-        """Return every attack that is asked for."""
+        """Return every attack on the weights that is asked for."""
         return [
             WeightAttack(
                 zeta=zeta,

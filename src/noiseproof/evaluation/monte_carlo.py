@@ -5,7 +5,6 @@ from dataclasses import replace
 from itertools import count
 from typing import Any
 
-import torch
 from torch import nn
 
 from noiseproof import statistics
@@ -15,9 +14,7 @@ from noiseproof.evaluation.chips import BLOCK, Chip, Measurer, measurer
 from noiseproof.evaluation.ledger import Ledger
 from noiseproof.networks import adapt
 from noiseproof.noise import Noise
-from noiseproof.parameters import parameters_of
 from noiseproof.progress import Progress
-from noiseproof.randomness import generator
 from noiseproof.records import Record
 
 MIN_CHIPS = 16  # with fewer, the interval of a sequential stop covers less than it says
@@ -46,9 +43,9 @@ def monte_carlo(
     Chip i of `seed` is the same chip for every network, noise level, block and number of processes, so that methods and
     levels are compared on the same chips. With `half_width` (percentage points) chips are added in rounds of 16 until the
     Student t interval (95 %) of the mean was narrow enough in two rounds running, or `max_chips` are reached: a single look
-    would stop too early on chips that happen to agree. A noise whose chips are all the same (of size zero, or without random
-    numbers, such as rounding) needs one chip. `described` and `at` stand in the records where they are given, in the place of
-    the noise's own description; `measure` and `ledger` are for callers that measure more than one thing.
+    would stop too early on chips that happen to agree. A noise whose chips are all the same (`deterministic`: of size zero, or
+    without random numbers, such as rounding) needs one chip. `described` and `at` stand in the records where they are given, in the
+    place of the noise's own description; `measure` and `ledger` are for callers that measure more than one thing.
 
     Raises `NoiseproofError` for numbers out of range, or when the noise selects no parameter.
 
@@ -70,7 +67,7 @@ def monte_carlo(
                 network, split, noise, chips=chips, half_width=half_width, max_chips=max_chips, seed=seed, described=described, at=at,
                 measure=measure, ledger=ledger, progress=progress,
             )  # fmt: skip
-    if all_alike(network, noise, seed):
+    if noise.deterministic:
         chips, half_width = 1, 0.0
 
     def one_round(indices: range) -> list[Record]:
@@ -106,14 +103,3 @@ def _measured(blank: list[Record], noise: Noise, measure: Measurer, ledger: Ledg
             progress.advance(1)
     ledger.add(fresh)
     return [record for record in map(ledger.find, blank) if record is not None]
-
-
-def all_alike(network: nn.Module, noise: Noise, seed: int = 0) -> bool:
-    """Return whether the chips of a noise are all the same: as many as one round measures were drawn, and none differed from the first.
-
-    So it is at size zero, and for rounding, which draws nothing. An event so rare that 16 chips are free of it passes too.
-    """
-    params = {name: p.detach() for name, p in parameters_of(network).items()}
-    first = noise(params, generator("chip", seed))
-    others = (noise(params, generator("chip", seed, i)) for i in range(1, ROUND))
-    return all(torch.equal(p, first[name]) for chip in others for name, p in chip.items())

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -11,10 +12,10 @@ from noiseproof.data import Split
 from noiseproof.errors import NoiseproofError, require, require_number
 from noiseproof.evaluation.chips import Chip, Measurer, measurer, steps_of, with_steps
 from noiseproof.evaluation.ledger import Ledger
-from noiseproof.evaluation.monte_carlo import all_alike
 from noiseproof.networks import adapt
 from noiseproof.noise import Mismatch, Noise
 from noiseproof.records import Record
+from noiseproof.statistics import clopper_pearson, passing
 
 LARGEST = 2.0  # beyond twice its own size, mismatch leaves nothing of a weight
 PARTS = 400  # the answer is known to one part in so many of the range
@@ -25,7 +26,7 @@ WIDE = 100.0  # a range whose ends are so many times apart is searched on a loga
 class Range:
     """Noises between two that differ in one number, its level; they are searched from `low` to `high`.
 
-    Raises `NoiseproofError` unless the two differ in one number that rises.
+    Raises `NoiseproofError` unless the two differ in one number that rises, and for bits, of which more are better.
 
     Example:
         >>> Range(Mismatch(zeta=0.0), Mismatch(zeta=2.0)).at(0.5)
@@ -44,6 +45,8 @@ class Range:
             require_number(f"tolerated {self.setting}", level, -math.inf)
         low, high = self.levels
         require(low < high, f"tolerated {self.setting}", self.levels, "give the smaller level first")
+        better = "more bits are better, and the largest level is searched; sweep them as a noise"
+        require(not self.setting.endswith("bits"), f"tolerated {self.setting}", self.levels, better)
 
     def _differences(self) -> list[tuple[int, str]]:
         """Return step and field of every setting in which the two differ."""
@@ -103,7 +106,11 @@ def tolerated(
     `low` and `high` are the noise at both ends of the search and differ in one number, the level: a mismatch, or the time until
     which chips that drift are good enough. The yield is taken to fall with it. Bisection, on the same chips at every level, down
     to a 400th of the range; on a logarithmic scale where the ends are above zero and 100 times or more apart. The answer is a
-    level at which the yield was seen; it is 0 where the yield is missed even at `low`, and that of `high` where it holds even there.
+    level at which the yield was seen, that of `high` where it holds even there. Where it is missed even at `low`, the metric begins
+    with not_, and the value is that level.
+
+    Two more records, surely_ and possibly_, say between which levels the chips leave the answer open (95 %): the largest level at
+    which the Clopper-Pearson interval of the yield is not below `required_yield`, and the largest at which it reaches it.
 
     Raises `NoiseproofError` for an accuracy or a yield outside (0, 1], or ends that do not differ in one number that rises.
 
@@ -112,8 +119,9 @@ def tolerated(
         >>> data = npf.data.load("digits", limit_test=50)
         >>> network = npf.adapt(nn.Sequential(nn.Flatten(), nn.Linear(784, 10)))
         >>> ends = npf.noise.Gaussian(std=0.0), npf.noise.Gaussian(std=1.0)
-        >>> tolerated(network, data.test, *ends, required_accuracy=1.0, chips=2, processes=1).value
-        0.0
+        >>> record = tolerated(network, data.test, *ends, required_accuracy=1.0, chips=2, processes=1)
+        >>> record.metric, record.value
+        ('not_tolerated_std', 0.0)
     """
     between = Range(low, high)
     require_number("required_accuracy", required_accuracy, 0, 1, open_low=True)
@@ -122,23 +130,30 @@ def tolerated(
     network, ledger = adapt(network), ledger or Ledger()
     at = {"required_accuracy": required_accuracy, "yield": required_yield, "chips": float(chips)}
     at |= {"lowest": float(between.levels[0]), "highest": float(between.levels[1])}
-    blank = ledger.make(f"tolerated_{between.setting}", 0.0, len(split), between.describe(), at, seed=seed)
-    there = ledger.find(blank)
-    if there is not None:
-        return there
+    answer = ledger.make(f"tolerated_{between.setting}", 0.0, len(split), between.describe(), at, seed=seed)
+    blank = [answer, *(replace(answer, metric=f"{how}_{answer.metric}") for how in ("surely", "possibly"))]
+    there = [_answered(ledger, b) for b in blank]
+    if there[0] is not None and None not in there:
+        return there[0]
 
-    def search(measure: Measurer) -> float:
-        def holds(level: float) -> bool:
-            noise = between.at(level)
-            enough = 1 if all_alike(network, noise, seed) else chips
-            return _yield_holds(noise, required_accuracy, required_yield, enough, seed, measure)
+    def search(measure: Measurer) -> list[Record]:
+        allowed = _allowed(chips, required_yield)
 
-        return _largest(between, holds)
+        @functools.cache
+        def failures(level: float) -> int:
+            return _failures(between.at(level), required_accuracy, max(allowed), chips, seed, measure)
+
+        found = [_largest(between, lambda level, most=most: failures(level) <= most) for most in allowed]
+        missed = float(between.levels[0])
+        return [
+            replace(b, value=float(level)) if level is not None else replace(b, metric=f"not_{b.metric}", value=missed)
+            for b, level in zip(blank, found, strict=True)
+        ]
 
     if measure is not None:
-        return ledger.add([replace(blank, value=float(search(measure)))])[0]
+        return ledger.add(search(measure))[0]
     with measurer(network, split, processes=processes) as made:
-        return ledger.add([replace(blank, value=float(search(made)))])[0]
+        return ledger.add(search(made))[0]
 
 
 def tolerated_mismatch(
@@ -165,24 +180,38 @@ def tolerated_mismatch(
     )  # fmt: skip
 
 
-def _largest(between: Range, holds: Callable[[float], bool]) -> float:
-    """Return the largest level that holds, by bisection; 0 where none does."""
+def _answered(ledger: Ledger, blank: Record) -> Record | None:
+    return ledger.find(blank) or ledger.find(replace(blank, metric=f"not_{blank.metric}"))
+
+
+def _largest(between: Range, holds: Callable[[float], bool]) -> float | None:
+    """Return the largest level that holds, by bisection; None where none does."""
     low, high = between.levels
+    if not holds(low):
+        return None
     if holds(high):
         return high
-    if not holds(low):
-        return 0.0
     while (middle := between.middle(low, high)) is not None:
         low, high = (middle, high) if holds(middle) else (low, middle)
     return low
 
 
-def _yield_holds(noise: Noise, accuracy: float, share: float, chips: int, seed: int, measure: Measurer) -> bool:
-    """Return whether enough chips pass; stops as soon as the answer is certain."""
+def _allowed(chips: int, share: float) -> tuple[int, int, int]:
+    """Return how many chips may fail so that a yield of `share` is seen, is sure, and is possible; -1: fewer than none."""
+    intervals = [clopper_pearson(chips - failures, chips) for failures in range(chips + 1)]
+    sure = sum(low >= share for low, _ in intervals) - 1
+    possible = sum(high >= share for _, high in intervals) - 1
+    return math.floor(chips * (1 - share) + 1e-9), sure, possible
+
+
+def _failures(noise: Noise, accuracy: float, most: int, chips: int, seed: int, measure: Measurer) -> int:
+    """Return how many chips fail; stops once there are more than `most`. Of chips that are all the same, all fail, or not even one can."""
+    if noise.deterministic:
+        return -1 if passing([result.accuracy for result in measure([Chip(noise, seed, 0)])], accuracy) else chips
     failures = 0
     for start in range(0, chips, 16):
-        results = measure([Chip(noise, seed, i) for i in range(start, min(start + 16, chips))])
-        failures += sum(result.accuracy < accuracy for result in results)
-        if failures > chips * (1 - share) + 1e-9:
-            return False
-    return True
+        results = [result.accuracy for result in measure([Chip(noise, seed, i) for i in range(start, min(start + 16, chips))])]
+        failures += len(results) - passing(results, accuracy)
+        if failures > most:
+            break
+    return failures

@@ -1,0 +1,143 @@
+"""The verdicts on made-up records: what passes, what fails, and that a single sample decides nothing."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from noiseproof.checklist import ONLY_HERE, ONLY_REFERENCE, STEPS_CURVE, Verdict, checked, reference, verdicts
+from noiseproof.records import Record
+
+EPS = 8 / 255
+SIZE = {"eps": EPS, "norm": "linf", "eot": 1}
+FGSM = {"name": "fgsm", **SIZE, "loss": "ce"}
+SQUARE = {"name": "square", **SIZE, "queries": 500}
+TRANSFER = {"name": "transfer", **SIZE, "source": "standard, seed 1", "attack": "pgd(steps=20)"}
+ENSEMBLE = {"name": "ensemble", **SIZE}
+
+
+def figure(
+    perturbation: Mapping[str, Any], accuracy: float, only_here: int = 0, only_reference: int = 0, *, n=1000, seed=0
+) -> list[Record]:
+    """The records of one attack beside the reference at EPS."""
+    at = {"eps": EPS}
+    counts = ((ONLY_HERE, only_here), (ONLY_REFERENCE, only_reference))
+    shares = [Record("run", metric, count / n, n, perturbation=perturbation, at=at, seed=seed) for metric, count in counts]
+    return [*shares, Record("run", "accuracy", accuracy, n, perturbation=perturbation, seed=seed)]
+
+
+def noise(kind: str, draws: int) -> dict[str, Any]:
+    return {"name": "random-noise", **SIZE, "kind": kind, "draws": draws}
+
+
+def network(*, n=1000, seed=0, zero=0.0, random_only=0, **others: list[Record]) -> list[Record]:
+    """The records of a network that hides nothing; `others` take the place of some of them."""
+    pgd = reference(EPS, "linf")
+    kept = {
+        "reference": [Record("run", "accuracy", 0.3, n, perturbation=pgd, seed=seed)],
+        "zeros": [Record("run", "zero_gradient_share", zero, n, perturbation=pgd, seed=seed)],
+        "fgsm": figure(FGSM, 0.4, 0, n // 10, n=n, seed=seed),
+        "square": figure(SQUARE, 0.5, 2, n // 5, n=n, seed=seed),
+        "small": figure(reference(EPS / 2, "linf"), 0.6, 0, 3 * n // 10, n=n, seed=seed),
+        "large": figure(reference(1.0, "linf"), 0.0, 3 * n // 10, 0, n=n, seed=seed),
+        "noise": [Record("run", "accuracy", 0.9, n, perturbation=noise(kind, 1), seed=seed) for kind in ("uniform", "corner")],
+        "random": [Record("run", "random_only", random_only / n, n, perturbation=noise("corner", 50), seed=seed)],
+        "steps": [r for k in STEPS_CURVE if k != 20 for r in figure(reference(EPS, "linf", steps=k), 0.3, 5, 5, n=n, seed=seed)],
+        "ensemble": [Record("run", "accuracy", 0.29, n, perturbation=ENSEMBLE, seed=seed)],
+    }
+    return [record for records in {**kept, **others}.values() for record in records]
+
+
+def judged(records: list[Record], key: str, eps: float = EPS) -> Verdict:
+    return next(v for v in verdicts(records, eps, "linf") if v.key == key)
+
+
+def test_an_honest_network_passes_all_eight() -> None:
+    found = verdicts(network(), EPS, "linf")
+    assert len(found) == 8
+    assert [v.key for v in found if v.outcome != "pass"] == []
+    assert dict(judged(network(), "steps").evidence) == {f"accuracy pgd-{k}": 0.3 for k in STEPS_CURVE}
+    assert dict(judged(network(), "single-step").evidence) == {"accuracy fgsm": 0.4, "accuracy pgd-20": 0.3}
+
+
+@pytest.mark.parametrize(
+    ("key", "changed", "words"),
+    [
+        ("single-step", {"fgsm": figure(FGSM, 0.25, 60, 10)}, "60 samples that PGD with 20 steps does not, the reverse holds for 10"),
+        ("black-box", {"square": figure(SQUARE, 0.2, 110, 10)}, "Square fools 110"),
+        ("black-box", {"transfer": figure(TRANSFER, 0.2, 110, 10)}, "Transfer fools 110"),
+        ("larger-eps", {"small": figure(reference(EPS / 2, "linf"), 0.2, 110, 10)}, "at ε = 4/255 than at ε = 8/255"),
+        ("larger-eps", {"middle": figure(reference(0.5, "linf"), 0.4, 10, 110)}, "at ε = 8/255 than at ε = 0.5"),
+        ("unbounded", {"large": figure(reference(1.0, "linf"), 0.2, 110, 10)}, "leaves 20.0 % of the samples right whatever the ε"),
+        ("random-search", {"random_only": 60}, "fools 60 of 1000"),
+        ("zero-gradients", {"zero": 0.2}, "20.0 % of the gradients"),
+        ("steps", {"steps": figure(reference(EPS, "linf", steps=40), 0.2, 110, 10)}, "still gains 100 of 1000"),
+        ("ensemble", {"ensemble": [Record("run", "accuracy", 0.1, 1000, perturbation=ENSEMBLE, seed=0)]}, "fools 200 of 1000"),
+    ],
+)
+def test_each_check_fails_where_gradients_are_masked(key: str, changed: dict[str, Any], words: str) -> None:
+    verdict = judged(network(**changed), key)
+    assert verdict.outcome == "fail"
+    assert words in verdict.sentence
+    assert verdict.evidence
+    assert [v.key for v in verdicts(network(**changed), EPS, "linf") if v.outcome == "fail"] == [key]
+
+
+def test_a_single_sample_decides_nothing() -> None:
+    n = 60
+    close = network(
+        n=n,
+        fgsm=figure(FGSM, 0.3, 2, 1, n=n),
+        square=figure(SQUARE, 0.3, 2, 1, n=n),
+        small=figure(reference(EPS / 2, "linf"), 0.3, 2, 1, n=n),
+        large=figure(reference(1.0, "linf"), 1 / n, 17, 0, n=n),
+        steps=figure(reference(EPS, "linf", steps=40), 0.28, 2, 1, n=n),
+        random_only=1,
+        zero=1 / n,
+    )
+    undecided = [v for v in verdicts(close, EPS, "linf") if v.outcome == "undecided"]
+    assert [v.key for v in undecided] == ["single-step", "black-box", "larger-eps", "unbounded", "random-search", "zero-gradients", "steps"]
+    assert all("60 samples are too few to decide" in v.sentence for v in undecided)
+
+
+def test_five_against_none_decide_and_four_do_not() -> None:
+    assert judged(network(fgsm=figure(FGSM, 0.3, 5, 0, n=80), n=80), "single-step").outcome == "fail"
+    assert judged(network(fgsm=figure(FGSM, 0.3, 4, 0, n=80), n=80), "single-step").outcome == "undecided"
+    assert judged(network(fgsm=figure(FGSM, 0.3, 0, 5, n=80), n=80), "single-step").outcome == "pass"
+    # where neither fools what the other does not, a hundred samples are enough to say that there is next to nothing
+    assert judged(network(fgsm=figure(FGSM, 0.3, n=100), n=100), "single-step").outcome == "pass"
+    assert judged(network(fgsm=figure(FGSM, 0.3, n=90), n=90), "single-step").outcome == "undecided"
+
+
+def test_what_was_not_measured_is_undecided_and_says_so() -> None:
+    for records in ([], [Record("run", "accuracy", 0.9, 1000)], network(), network(reference=[])):
+        found = verdicts(records, 2 * EPS, "linf") + verdicts(records, EPS, "l2")
+        assert {v.outcome for v in found} == {"undecided"}
+        assert all(v.sentence.startswith("Not measured: ") and not v.evidence for v in found)
+
+
+def test_the_most_samples_and_the_first_seed_count() -> None:
+    few, other = network(n=100, zero=0.5), network(seed=1, zero=0.6)
+    records = [*few, *other, *network(zero=0.01)]
+    assert dict(judged(records, "zero-gradients").evidence) == {"share of zero gradients": 0.01}
+    # one check on fewer samples is better than none
+    records = [*network(ensemble=[]), *network(n=100)]
+    assert "of 100 samples" in judged(records, "ensemble").sentence
+
+
+def test_other_attacks_than_the_reference_do_not_stand_for_it() -> None:
+    weaker = {**reference(EPS, "linf"), "surrogate": "atan"}
+    momentum = {**reference(EPS, "linf"), "momentum": 1.0}
+    records = [Record("run", "zero_gradient_share", 0.9, 1000, perturbation=p, seed=0) for p in (weaker, momentum)]
+    assert judged(network() + records, "zero-gradients").outcome == "pass"
+    # a figure followed during the training is none
+    tracked = Record("run", "zero_gradient_share", 0.9, 1000, "validation", reference(EPS, "linf"), seed=0)
+    assert judged([*network(zeros=[]), tracked], "zero-gradients").outcome == "undecided"
+
+
+def test_the_last_digits_of_eps_do_not_matter() -> None:
+    assert judged(network(), "single-step", round(EPS, 12)).outcome == "pass"
+    assert checked(network()) == ((round(EPS, 12), "linf"),)
+    blind = Record("run", "zero_gradient_share", 1.0, 1000, perturbation=reference(0.1, "l2"), seed=0)
+    assert checked([blind]) == ((0.1, "l2"),)
+    assert verdicts([blind], 0.1, "l2")[5].outcome == "fail"
