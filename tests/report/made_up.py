@@ -100,3 +100,88 @@ def everything(run: str, kind: str, seed: int, chips: int = 100) -> list[Record]
     noise = {"name": "mismatch", "parameters": "all"}
     records.append(Record(run, "tolerated_zeta", 0.06 / fall, 1000, perturbation=noise, at=at))
     return [*records, Record(run, "best_epoch", 8, 6_000, "validation")]
+
+
+EPS = 8 / 255
+_PGD = {
+    "eot": 1, "loss": "ce", "surrogate": "", "surrogate_settings": [], "survivors_only": True, "step": 0.0, "restarts": 1,
+    "random_start": True, "momentum": 0.0,
+}  # fmt: skip
+MEMBERS = (
+    ("random-noise(kind=corner, draws=10)", 0.04, 0.0, 9.6),
+    ("pgd(steps=20)", 0.42, 9.1, 1.0),
+    ("apgd(steps=20, loss=dlr)", 0.03, 6.3, 1.4),
+    ("apgd(steps=20, loss=margin, surrogate=atan)", 0.05, 5.2, 1.1),
+    ("rate-gradient(steps=20, rule=rga)", 0.01, 4.9, 1.0),
+    ("square(queries=1000)", 0.01, 0.0, 212.0),
+)
+
+
+def attacked(
+    run: str,
+    clean: float,
+    left: float,
+    *,
+    n: int = 1000,
+    eps: float = EPS,
+    norm: str = "linf",
+    masked: bool = False,
+    checks: bool = True,
+    ensemble: bool = True,
+    seeds: int = 1,
+) -> list[Record]:
+    """Records of attacks on inputs: PGD with 20 steps leaves `left`; of a `masked` network the gradients lead nowhere and queries do."""
+    found: list[Record] = []
+
+    def share(value: float) -> float:
+        return round(n * min(max(value, 0.0), clean)) / n
+
+    def attack(
+        name: str, value: float, gradients: float, asked: float, seed: int, at_eps: float = eps, zero: float = 0.0, **settings
+    ) -> None:
+        perturbation = {"name": name, "eps": at_eps, "norm": norm, **settings}
+        values = {"accuracy": share(value), "gradient_evaluations": gradients, "queries": asked}
+        values |= {"zero_gradient_share": zero} if gradients else {}
+        found.extend(Record(run, metric, v, n, perturbation=perturbation, seed=seed) for metric, v in values.items())
+        gap = share(left) - share(value)
+        here, there = max(gap, 0.0) + (0.002 if abs(gap) > 0.01 else 0.0), max(-gap, 0.0)
+        if checks and name not in ("ensemble", "random-noise") and not (name == "pgd" and (at_eps, settings["steps"]) == (eps, 20)):
+            pair = {"fooled_only_here": here, "fooled_only_by_reference": there}
+            found.extend(Record(run, m, v, n, perturbation=perturbation, at={"eps": eps}, seed=seed) for m, v in pair.items())
+
+    for seed in range(seeds):
+        zero = 0.31 if masked else 0.0004
+        lost = clean - left
+        steps_curve = {1: 0.55, 2: 0.75, 5: 0.93, 10: 0.985, 20: 1.0, 40: 1.004} if checks else {20: 1.0}
+        for steps, part in steps_curve.items():
+            attack("pgd", clean - part * lost + 0.002 * seed, 0.6 * steps, 2.0, seed, zero=zero, **_PGD, steps=steps)
+        square = left - 0.12 if masked else left + 0.11
+        if checks:
+            attack("fgsm", left + (-0.04 if masked else 0.08), 1.0, 2.0, seed, eot=1, loss="ce", surrogate="", surrogate_settings=[])
+            for factor in (0.25, 0.5, 2, 4, 8, 16, 31.875):
+                far = clean - lost * factor**0.8
+                value = max(far, 0.9 * left) if masked else far
+                attack("pgd", value, 9.0, 2.0, seed, eps * factor, zero=zero, **_PGD, steps=20)
+            for kind, draws, value in (("uniform", 1, clean - 0.005), ("corner", 1, clean - 0.02), ("corner", 50, clean - 0.06)):
+                attack("random-noise", value, 0.0, 1.0 + 0.9 * draws, seed, eot=1, kind=kind, draws=draws)
+            only = {"name": "random-noise", "eps": eps, "norm": norm, "eot": 1, "kind": "corner", "draws": 50}
+            found.append(Record(run, "random_only", 0.06 if masked else 0.0, n, perturbation=only, seed=seed))
+            attack("square", square, 0.0, 640.0, seed, eot=1, queries=1000, p_init=0.8, loss="margin", restarts=1)
+            attack("transfer", left + 0.2, 0.0, 2.0, seed, eot=1, source="standard, seed 1", attack="pgd(steps=20)")
+        if not ensemble:
+            continue
+        whole = {"name": "ensemble", "eps": eps, "norm": norm, "eot": 1, "steps": 20, "queries": 1000}
+        parts = np.cumsum([part for _, part, _, _ in MEMBERS]) / sum(part for _, part, _, _ in MEMBERS)
+        least = square - 0.01 if masked else left - 0.04
+        for place, ((member, _, gradients, queries), part) in enumerate(zip(MEMBERS, parts, strict=True), start=1):
+            values = {
+                "surviving": share(clean - part * (clean - least)),
+                "member_gradient_evaluations": gradients,
+                "member_queries": queries,
+            }
+            perturbation = {**whole, "member": member}
+            found.extend(Record(run, m, v, n, perturbation=perturbation, at={"place": place}, seed=seed) for m, v in values.items())
+        settings = {k: v for k, v in whole.items() if k not in ("name", "eps", "norm")}
+        attack("ensemble", least, 25.5, 226.0, seed, **settings)
+    found.append(Record(run, "accuracy", share(clean), n))
+    return found

@@ -11,11 +11,13 @@ from made_up import METHODS, TIMES, chip_records, cost, everything, on_grid, on_
 
 from noiseproof import report
 from noiseproof.records import Record
-from noiseproof.report import budgets, sections, sweep_figures, sweeps, tables
+from noiseproof.report import budgets, figures, sections, sweep_figures, sweeps, tables
+from noiseproof.report.numbers import p_value
 from noiseproof.report.quantities import level_text, span
 from noiseproof.report.reading import Method, read, tasks
 from noiseproof.report.selecting import Families
 from noiseproof.report.studies import courses, grids, noises
+from noiseproof.statistics import holm
 
 
 @pytest.fixture
@@ -244,6 +246,57 @@ def test_training_noise_and_test_noise(trained):
     assert [text for _, text in drawn.legend] == ["trained without noise", "trained at 0.1", "trained at 0.5"]
     assert "test noise equal to training noise: 85.0 % at 0.1, 85.0 % at 0.5" in drawn.picture
     assert "Training noise and test noise: mismatch" in [s.title for s in sections.sections(methods, None)]
+
+
+def test_training_noise_on_other_parameters_is_not_the_test_noise(make_run):
+    def same(trained_on: str, tested_on: str, kind: str, **settings: str) -> bool:
+        name, setting = ("mismatch", "zeta") if kind == "weight" else ("max-relative-gaussian", "eta")
+        runs = [
+            make_run(
+                chip_records(f"r{e}", {z: [0.8, 0.7] for z in (0.1, 0.3)}, name=name, setting=setting, parameters=tested_on, **settings),
+                kind="forward-noise", method={"eta": e, "relative_to": kind, "parameters": trained_on},
+            )
+            for e in (0.1, 0.3)
+        ]  # fmt: skip
+        (group,), (noise,) = sweeps.matched(methods := read(runs)), noises(methods)
+        return group.is_of(noise.family)
+
+    assert same("all", "all", "weight")
+    assert same("weights", "weights", "max", per="channel")
+    assert not same("weights", "all", "weight")
+    assert not same("weights", "weights", "max", per="tensor")
+
+
+@pytest.mark.parametrize(
+    ("noise", "clean"),
+    [
+        ({"name": "mismatch", "setting": "zeta"}, True),
+        ({"name": "temperature", "setting": "kelvin", "spread": 0.01}, True),
+        ({"name": "stuck", "setting": "stuck_at_zero", "stuck_at_max": 0.0}, True),
+        ({"name": "stuck", "setting": "stuck_at_max", "stuck_at_zero": 0.05}, False),
+        ({"name": "bit-errors", "setting": "p", "bits": 4}, False),
+        ({"name": "pcm", "setting": "output_noise", "time": 3600.0}, False),
+        ({"name": "quantisation > mismatch", "setting": "zeta", "bits": 4}, False),
+    ],
+)
+def test_level_0_is_the_network_as_it_is_only_where_that_is_known(noise, clean, make_run):
+    def study(levels: Sequence[float]):
+        records = chip_records("r", {at: [0.6 - at, 0.5 - at] for at in levels}, **noise)
+        (found,) = noises(methods := read([make_run([*records, Record("r", "accuracy", 0.95, 1000)])]))
+        return found, [at for at, _ in figures._accuracy_points(found, methods[0])]
+
+    assert study((0.1, 0.2))[1] == ([0.0, 0.1, 0.2] if clean else [0.1, 0.2])
+    assert study((0.0, 0.1, 0.2))[0].noisy_levels == ((0.1, 0.2) if clean else (0.0, 0.1, 0.2))
+
+
+def test_p_values_stand_beside_what_they_are_among_all_of_the_table(trained):
+    methods = trained([("standard", {}, {0.3: 0.5})] + [("asam", {"eta": e}, {0.3: 0.5 + e}) for e in (0.01, 0.02, 0.1)])
+    (noise,) = noises(methods)
+    table = tables.statistics_table(noise, methods, [0.3], "x")
+    tests = [row[-2] for row in table.rows if row[-2].value is not None]
+    adjusted = holm([cell.value for cell in tests])
+    assert [cell.detail for cell in tests] == [p_value(p) for p in adjusted]
+    assert max(adjusted) > min(cell.value for cell in tests)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from noiseproof.report.reading import read
 LAYERS = ("conv1", "conv2", "out")
 
 
-def layer_records(run: str, zeta: float, means: dict[str, float], chips: int = 5) -> list[Record]:
+def layer_records(run: str, zeta: float, means: dict[str, float], chips: int = 5, **more: str) -> list[Record]:
     return [
         Record(
             run,
@@ -22,7 +22,7 @@ def layer_records(run: str, zeta: float, means: dict[str, float], chips: int = 5
             chip=chip,
             seed=0,
             at={"layer": float(LAYERS.index(layer))},
-            perturbation={"name": "mismatch", "zeta": zeta, "parameters": f"{layer}.weight", "layer": layer},
+            perturbation={"name": "mismatch", "zeta": zeta, "parameters": f"{layer}.weight", "layer": layer, **more},
         )
         for layer, mean in means.items()
         for chip in range(chips)
@@ -93,6 +93,40 @@ def test_layers_in_their_order_for_every_level(make_run, tmp_path):
     assert "A: 60.0 % in conv1, 40.0 % in conv2, 70.0 % in out" in text
     # noise in one layer is no noise of the whole network
     assert "ζ = 0.5</" not in text.split("Layer by layer")[0]
+
+
+def test_noise_on_other_parameters_of_the_layers_is_another_study(make_run):
+    records = [*layer_records("a", 0.5, {"conv1": 0.9}), *layer_records("a", 0.5, {"conv1": 0.3}, of="all")]
+    found = layers.studies(read([make_run(records)]))
+    assert {study.title for study in found} == {
+        "Mismatch, ζ = 0.5 in one layer at a time",
+        "Mismatch, all parameters, ζ = 0.5 in one layer at a time",
+    }
+    assert [len(study.chips[0, "conv1"]) for study in found] == [5, 5]
+
+
+def test_what_chips_leave_open_of_a_tolerated_level(make_run):
+    at = {"required_accuracy": 0.85, "yield": 0.95, "chips": 100.0}
+
+    def answers(run: str, **levels: float) -> list[Record]:
+        noise = {"name": "mismatch", "parameters": "weights"}
+        found = [Record(run, f"{how}tolerated_zeta", v, 1000, perturbation=noise, at=at, seed=0) for how, v in levels.items()]
+        return [Record(run, "accuracy", 0.9, 1000), *found]
+
+    def cell(*networks: list[Record]) -> tuple[str, str]:
+        runs = [make_run(records, name="A", seed=seed) for seed, records in enumerate(networks)]
+        found = report.summarise(runs).rows[0][-1]
+        return found.text, found.detail
+
+    one = answers("a", surely_=0.19, possibly_=0.25, **{"": 0.22})
+    unsure = answers("b", not_surely_=0.0, possibly_=0.3, **{"": 0.24})
+    missed = answers("c", not_=0.0, not_surely_=0.0, not_possibly_=0.0)
+    assert cell(one) == ("ζ = 0.220", "0.190 to 0.250")
+    assert cell(one, unsure) == ("ζ = 0.230", "at most 0.300")
+    assert cell(one, missed) == ("ζ = 0.220", "1 of 2 tolerate none")
+    assert cell(missed) == ("none", "")
+    # the network as it is, and no noise at all, is a level too
+    assert cell(answers("d", possibly_=0.01, **{"": 0.0})) == ("ζ = 0.000", "at most 0.010")
 
 
 def test_membranes_of_every_layer(make_run, tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up import chip_records, cost, on_grid, on_memory
+from made_up import attacked, chip_records, cost, on_grid, on_memory
 
 from noiseproof import report
 
@@ -269,3 +269,41 @@ def test_heat_maps_are_readable_and_their_shades_differ(open_page, file_of_compa
     ink = page.evaluate("getComputedStyle(document.body).color")
     assert min(contrast(shade, ink) for shade in shades) > 4.5
     assert page.locator("table.heat button").count() == 0, "the rows of a heat map have their order"
+
+
+@pytest.fixture
+def file_under_attack(make_run, tmp_path) -> Path:
+    """Two honest methods, and one whose gradients lead nowhere."""
+    path = tmp_path / "attack.html"
+    runs = [
+        make_run(attacked(f"{k}{s}", 0.88, left + 0.01 * s), kind=k, seed=s)
+        for k, left in (("standard", 0.05), ("hire", 0.3))
+        for s in (0, 1)
+    ]
+    report.write([*runs, make_run(attacked("masked", 0.88, 0.52, masked=True), kind="masked")], path)
+    return path
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_banner_of_a_failed_check_cannot_be_missed(browser, file_under_attack, scheme):
+    from playwright.sync_api import expect
+
+    with browser.new_context(offline=True, viewport={"width": 360, "height": 800}, color_scheme=scheme) as context:
+        page = context.new_page()
+        page.goto(file_under_attack.as_uri())
+        for details in page.locator("details").all():
+            details.evaluate("element => { element.open = true }")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        assert texts_outside(page) == []
+        banner = page.get_by_role("alert")
+        assert banner.count() == 1
+        assert banner.bounding_box()["y"] < 200, "it stands above everything but the title"
+        assert "Accuracy under attack of masked" in banner.inner_text().replace("\xa0", " ")
+        paper = banner.evaluate("element => getComputedStyle(element).backgroundColor")
+        for part in (banner, banner.locator(".kind"), banner.get_by_role("link")):
+            assert contrast(paper, part.evaluate("element => getComputedStyle(element).color")) > 4.5
+        banner.get_by_role("link").click()
+        expect(page.locator("#checks")).to_be_in_viewport()
+        page.emulate_media(media="print", color_scheme=scheme)
+        assert banner.is_visible()
+        assert banner.evaluate("element => getComputedStyle(element).borderTopWidth") == "3px"

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from noiseproof.errors import NoiseproofError
 from noiseproof.files import write_text
+from noiseproof.report.input_attack_checks import alerts
 from noiseproof.report.reading import Run, read, tasks
 from noiseproof.report.studies import grids, noises
 from noiseproof.report.tables import Cell, Column, Table, grid_table, joined, noise_table, summary_table
 
-__all__ = ["Cell", "Column", "Run", "Table", "noise_tables", "summarise", "write"]
+__all__ = ["Cell", "Column", "Run", "Table", "noise_tables", "summarise", "warnings", "write"]
 
 TITLE = "How the networks do on noisy hardware"
 
@@ -41,6 +42,14 @@ def noise_tables(runs: Sequence[Run]) -> list[Table]:
         mine = [noise_table(noise, methods) for noise in noises(methods)] + [grid_table(grid, methods) for grid in grids(methods)]
         made += [replace(table, caption=f"{data}: {table.caption}") for table in mine] if len(found) > 1 else mine
     return made
+
+
+def warnings(runs: Sequence[Run]) -> list[str]:
+    """Return what stands in the banner of the report, one line per method and ε: which accuracy under attack may be wrong, and why.
+
+    Empty where no check fails. Raises `NoiseproofError` as `summarise` does.
+    """
+    return [f"{alert.text}: {' '.join(alert.reasons)}" for alert in alerts(read(runs))]
 
 
 def write(runs: Sequence[Run], path: Path, *, title: str = TITLE, required: float | None = None) -> None:

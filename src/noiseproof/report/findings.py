@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from noiseproof.report.input_attack_checks import in_doubt
+from noiseproof.report.input_attacks import eps_words
+from noiseproof.report.input_attacks import studies as input_attacks
 from noiseproof.report.numbers import count, counts, level, listing, mean, p_value, percent, share
 from noiseproof.report.reading import Method, baseline_of, tasks
-from noiseproof.report.studies import Noise, attacks, clean, spoken_about, tolerated
+from noiseproof.report.studies import Noise, Tolerated, attacks, clean, mean_level, spoken_about, tolerated
 from noiseproof.statistics import Summary, per_network_test, summary
 
 
@@ -14,7 +17,7 @@ def findings(methods: Sequence[Method], required: float | None = None) -> list[s
     """Return what was found on one task, in sentences."""
     studies = spoken_about(methods)
     under_noise = _under_noise(studies[0], methods, required) if studies else []
-    return under_noise + _under_attack(methods) + _tolerated(methods)
+    return under_noise + _under_input_attack(methods) + _under_attack(methods) + _tolerated(methods)
 
 
 def what_was_measured(methods: Sequence[Method]) -> str:
@@ -83,14 +86,47 @@ def _under_attack(methods: Sequence[Method]) -> list[str]:
     return []
 
 
+def _under_input_attack(methods: Sequence[Method]) -> list[str]:
+    """Return what attacks on the inputs leave, and what the single attack that papers report would have said."""
+    sentences = []
+    for study in input_attacks(methods):
+        at = study.headline
+        worst = {m: found for m in methods if (found := study.worst(m, at))}
+        if not worst:
+            continue
+        doubted = {m.index for m in worst if in_doubt(m, at, study.norm)}
+        kept = {m.label + (" (in doubt: see the warning)" if m.index in doubted else ""): left.mean for m, (_, left) in worst.items()}
+        together = all(kind.several for kind, _ in worst.values())
+        which = ", the worst of an ensemble sample by sample," if together else ""
+        sentences.append(
+            f"The accuracy that attacks on the inputs leave at {eps_words(at, study.norm)}{which} "
+            f"{_extremes(kept, lambda accuracy: f'{percent(accuracy)} %')}."
+        )
+        best, (kind, left) = max(worst.items(), key=lambda item: (item[0].index not in doubted, item[1][1].mean))
+        low, high = left.interval
+        sentences.append(f"For {best.label} the 95 % interval over {left.samples:,} samples is {percent(low)} to {percent(high)} %.")
+        usual = study.usual(best, at)
+        if usual and usual[0] != kind and usual[1].mean > left.mean:
+            sentences.append(f"{usual[0].title} alone would have said {percent(usual[1].mean)} %.")
+        if single := [m.label for m in worst if not study.is_worst_case(m, at)]:
+            which = f"The figure of {listing(single)} is" if len(single) == 1 else f"The figures of {listing(single)} are"
+            sentences.append(f"{which} a bound from above: only single attacks were made, and several together may leave less.")
+    return sentences
+
+
 def _tolerated(methods: Sequence[Method]) -> list[str]:
     sentences: list[str] = []
     for (family, accuracy, part), answers in tolerated(methods).items():
-        reach = {m.label: mean(answers[m.index]) for m in methods if m.index in answers}
+        reach = {m.label + _missed(answers[m.index]): mean_level(answers[m.index]) for m in methods if m.index in answers}
         condition = f"{share(part)} % of the chips stay at or above {share(accuracy)} %"
         level_of = family.words if family.setting == "zeta" else f"largest {family.symbol} of {family.words}"
         sentences.append(f"The {level_of} up to which {condition} {_extremes(reach, lambda at, family=family: family.reached(at, 2))}.")
     return sentences
+
+
+def _missed(answers: Sequence[Tolerated]) -> str:
+    missed = sum(answer.level is None for answer in answers)
+    return f" (without {missed} of {len(answers)} networks, which tolerate none)" if 0 < missed < len(answers) else ""
 
 
 def _extremes(values: Mapping[str, float], write: Callable[[float], str]) -> str:

@@ -104,7 +104,9 @@ def notes(fits: Fits) -> list[str]:
     for fit in fits.values():
         if fit.p_normal < _UNLIKELY:
             found.append(f"{fit.kind}: the residuals are not normal (p {_equals(fit.p_normal)}); mind the tails in the histogram.")
-        if fit.p_mean < _UNLIKELY:
+        if fit.p_mean is None:
+            found.append(f"{fit.kind}: whether there is an offset cannot be told: at these nominal values a gain takes it up.")
+        elif fit.p_mean < _UNLIKELY:
             aside = "measured values lie to one side of the line, as an offset makes them, which the model has not"
             found.append(f"{fit.kind}: {aside} (p {_equals(fit.p_mean)}).")
         if len(np.unique(np.abs(fit.nominal))) == 1:
@@ -127,7 +129,7 @@ def _row(fit: Fit) -> tuple[Cell, ...]:
         _number(fit.model.gain, fit.gain_interval),
         Cell(best, following),
         Cell(p_value(fit.p_normal), f"A² = {fit.anderson_darling:.2f}", fit.p_normal),
-        Cell(p_value(fit.p_mean), value=fit.p_mean),
+        Cell(p_value(fit.p_mean), "" if fit.p_mean is not None else "cannot be told", fit.p_mean),
         EMPTY if r is None else Cell(f"{r:.3f}", count(len(fit.bins), "bin"), r),
     )
 

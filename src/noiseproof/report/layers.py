@@ -64,8 +64,10 @@ def _study(noise: Settings, by_layer: Mapping[str, Any], places: Mapping[str, fl
 
 
 def _noise(perturbation: Mapping[str, Any]) -> Settings:
-    """Return what the noise is, whichever parameters it acts on."""
-    return tuple((k, str(v)) for k, v in sorted(perturbation.items()) if k != "layer" and parts(k)[0] != "parameters")
+    """Return what the noise is in all layers; the parameters that it acts on in one are another matter."""
+    of = {"parameters": perturbation["of"]} if "of" in perturbation else {}
+    rest = {k: v for k, v in perturbation.items() if k not in ("layer", "of") and parts(k)[0] != "parameters"}
+    return tuple((k, str(v)) for k, v in sorted((rest | of).items()))
 
 
 def _strength(noise: Settings) -> tuple[str, list[tuple[tuple[int, str], float]], Settings]:
@@ -76,7 +78,7 @@ def _strength(noise: Settings) -> tuple[str, list[tuple[tuple[int, str], float]]
 def _words(noise: Settings, every: Mapping[Settings, Any]) -> str:
     """Return the noise in words: how strong it is, and what tells it from the others of its name."""
     mine, namesakes = dict(noise), [dict(other) for other in every if dict(other).get("name") == dict(noise).get("name")]
-    told = [k for k in mine if parts(k)[0] in LEVELS or len({other.get(k) for other in namesakes}) > 1]
+    told = [k for k in mine if parts(k)[0] in (*LEVELS, "parameters") or len({other.get(k) for other in namesakes}) > 1]
     return ", ".join(filter(None, [noise_words(name_in(mine)), phrases((k, mine[k]) for k in told if k != "name")]))
 
 

@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from noiseproof.records import VERSION
 from noiseproof.report.findings import findings, what_was_measured
+from noiseproof.report.input_attack_checks import alerts, doubts
 from noiseproof.report.numbers import count, unbroken
 from noiseproof.report.provenance import origins
 from noiseproof.report.reading import Method, Run, read, tasks
@@ -42,6 +43,7 @@ def render(runs: Sequence[Run], title: str, required: float | None) -> str:
     chapters, shared = _chapters(found, required) if measured else ([], [])
     return fill(
         title=title,
+        alerts=alerts(methods),
         findings=[unbroken(sentence) for sentence in sentences],
         chapters=chapters,
         shared=shared,
@@ -56,6 +58,7 @@ def fill(**values: Any) -> str:
     environment = Environment(
         loader=PackageLoader("noiseproof.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["unbroken"] = unbroken
     return environment.get_template("report.html").render(version=VERSION, **values)
 
 
@@ -77,7 +80,7 @@ def _chapter(place: int, data: str, methods: Sequence[Method], required: float |
         (data or "unnamed data") if several else "",
         tuple(unbroken(sentence) for sentence in sentences),
         summary_table(methods, required),
-        tuple(notes(methods)),
+        (*notes(methods), *doubts(methods)),
         sections(methods, required, prefix),
     )
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+
+from noiseproof.numbers import eps_text
 
 MINUS = "\N{MINUS SIGN}"
 # seconds; a year has 365 days
@@ -14,14 +16,10 @@ _OF_STEP = re.compile(r"(.*) of step (\d+)")
 
 @dataclass(frozen=True)
 class Quantity:
-    """One setting: its symbol, what stands at an axis, and the value at which it does nothing (None where every value does something).
-
-    In the text of the axis {} stands for the noise.
-    """
+    """One setting: its symbol, and what stands at an axis, where {} stands for the noise."""
 
     symbol: str
     axis: str
-    nothing: float | None = 0.0
 
 
 # How strong a noise is. The order decides which of several counts as the level, where the records do not say it.
@@ -31,13 +29,23 @@ LEVELS = {
     "std": Quantity("s", "{} s (one standard deviation, unit of the weights)"),
     "eta": Quantity("η", "η (one standard deviation, relative to the largest weight)"),
     "epsilon": Quantity("ε", "size ε of the set"),
-    "time": Quantity("t", "time since programming", None),
+    "time": Quantity("t", "time since programming"),
     "p": Quantity("p", "probability p"),
     "stuck_at_zero": Quantity("p_zero", "probability p_zero of a device stuck at 0"),
     "stuck_at_max": Quantity("p_max", "probability p_max of a device stuck at its largest conductance"),
     "kelvin": Quantity("ΔT", "ΔT above the nominal temperature, K"),
-    "bits": Quantity("bits", "bits", None),
+    "bits": Quantity("bits", "bits"),
+    "eps": Quantity("ε", "ε: largest change of an input, in the unit of the data"),
 }
+_CLEAN_AT_ZERO = {
+    "mismatch": "zeta",
+    "uniform": "zeta",
+    "log-normal": "sigma",
+    "gaussian": "std",
+    "max-relative-gaussian": "eta",
+    "temperature": "kelvin",
+}
+_STUCK = ("stuck_at_zero", "stuck_at_max")
 # How a network was trained. The same names mean something else in a noise.
 TRAINING = {
     "beta_rob": Quantity("β_rob", "weight β_rob of the robustness loss"),
@@ -57,7 +65,18 @@ def quantity(setting: str) -> Quantity:
     """Return what is known of a setting of a noise; one of a step of a composition is that of the step."""
     base, step = parts(setting)
     known = LEVELS.get(base) or _plain(base.replace("_", " "))
-    return Quantity(f"{known.symbol} of step {step}", f"{known.axis}, step {step}", known.nothing) if step else known
+    return Quantity(f"{known.symbol} of step {step}", f"{known.axis}, step {step}") if step else known
+
+
+def clean_at_zero(noise: str, setting: str, others: Mapping[str, str]) -> bool:
+    """Whether a noise at level 0 of a setting surely is the network as it is; `others`: its other settings.
+
+    Not a composition, whose other steps act there, nor bit errors, whose weights are rounded, nor a time or a number of bits.
+    """
+    if noise == "stuck" and setting in _STUCK:
+        other = _STUCK[1 - _STUCK.index(setting)]
+        return float(others.get(other, 1)) == 0
+    return _CLEAN_AT_ZERO.get(noise) == setting
 
 
 def training_quantity(key: str) -> Quantity:
@@ -108,8 +127,9 @@ def span(seconds: float) -> str:
 
 
 def value_text(setting: str, value: float) -> str:
-    """A level alone, as at a tick: "1 h", "8", "0.3"."""
-    return span(value) if parts(setting)[0] == "time" else level(value)
+    """A level alone, as at a tick: "1 h", "8", "0.3", "8/255"."""
+    base = parts(setting)[0]
+    return span(value) if base == "time" else eps_text(value) if base == "eps" else level(value)
 
 
 def level_text(setting: str, value: float) -> str:

@@ -15,7 +15,7 @@ from noiseproof.records import Record
 from noiseproof.report.quantities import training_name
 
 # Settings that do not make another method: its label, its seed, and what was only measured
-_NOT_THE_METHOD = {"name", "seed", "limit_test", "track_attack", "track_noise", "track_chips", "started_from"}
+_NOT_THE_METHOD = {"name", "seed", "limit_test", "track_attack", "track_noise", "track_chips", "track_perturbation", "started_from"}
 
 COLOURS = 8  # of methods: --series-0 … --series-7 in report.html
 

@@ -5,7 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from noiseproof.report import attack_steps, curves, figures, layers, membranes, studies, sweep_figures, sweep_tables, sweeps, tables
+from noiseproof.report import (
+    attack_steps,
+    curves,
+    energy,
+    figures,
+    gain,
+    input_attack_checks,
+    input_attack_figures,
+    input_attack_tables,
+    input_attacks,
+    layers,
+    membranes,
+    perturbations,
+    spiking_activity,
+    studies,
+    sweep_figures,
+    sweep_tables,
+    sweeps,
+    tables,
+)
 from noiseproof.report.budgets import budget_table, budget_words
 from noiseproof.report.figures import Drawing
 from noiseproof.report.numbers import count, counts, phrases
@@ -41,6 +60,9 @@ def sections(methods: Sequence[Method], required: float | None, prefix: str = ""
     found += _grids(methods, f"{prefix}grid")
     found += _sweeps(methods, f"{prefix}sweep") + _matched(methods, f"{prefix}matched")
     found += _layers(methods, f"{prefix}layers") + _membranes(methods, f"{prefix}membranes")
+    found += _spikes(methods, f"{prefix}spikes") + _energy(methods, f"{prefix}energy")
+    found += _perturbations(methods, f"{prefix}perturbation") + _gain(methods, f"{prefix}gain")
+    found += _input_attacks(methods, f"{prefix}inputs") + _checks(methods, f"{prefix}checks")
     found += _attacks(methods, f"{prefix}attack") + _landscapes(methods, f"{prefix}landscape")
     return (*found, *_training(methods, f"{prefix}training"))
 
@@ -159,7 +181,7 @@ def _matched(methods: Sequence[Method], anchor: str) -> list[Section]:
     groups = sweeps.matched(methods)
     found = []
     for number, noise in enumerate(studies.noises(methods)):
-        mine = [g for g in groups if (g.noise, g.setting) == (noise.family.name, noise.family.setting)]
+        mine = [g for g in groups if g.is_of(noise.family)]
         mine = [g for g in mine if sum(any(noise.values(m, at) for at in noise.noisy_levels) for _, m in g.points) > 1]
         if not mine or len(noise.noisy_levels) < 2:
             continue
@@ -174,7 +196,8 @@ def _matched(methods: Sequence[Method], anchor: str) -> list[Section]:
 def _tests_text(methods: Sequence[Method]) -> tuple[str, ...]:
     fewest = min(len(m.networks) for m in methods)
     return (
-        f"Tests compare each method with {tables.comparisons(methods)}; p is two-sided.",
+        f"Tests compare each method with {tables.comparisons(methods)}; p is two-sided. Beneath it stands p adjusted for all tests of that "
+        "column of the table (Holm): of twenty true nulls one has a p below 0.05. Intervals are for one mean each, not simultaneous.",
         "The U test pools the chips of all networks, as the literature does; but chips of one network are not independent samples of a "
         "training method (pseudo-replication), so its p says that these networks differ, not that the methods do. The test by network "
         f"takes one number per training and can speak about methods: here it has {count(fewest, 'network')} per method"
@@ -202,6 +225,36 @@ def _membranes(methods: Sequence[Method], anchor: str) -> list[Section]:
     return [Section(anchor, "Membrane potentials", text, drawings, tables=(membranes.table(found, methods),))]
 
 
+def _spikes(methods: Sequence[Method], anchor: str) -> list[Section]:
+    drawings, folded = spiking_activity.drawings(methods, _drawn(methods)[0], anchor)
+    return [Section(anchor, "Spikes and steps", (), drawings, folded=folded)] if drawings else []
+
+
+def _energy(methods: Sequence[Method], anchor: str) -> list[Section]:
+    if not energy.prices(methods):
+        return []
+    drawings, folded = energy.drawings(methods, _drawn(methods)[0], anchor)
+    return [Section(anchor, "Energy of one inference", energy.text(methods), drawings, tables=(energy.table(methods),), folded=folded)]
+
+
+def _perturbations(methods: Sequence[Method], anchor: str) -> list[Section]:
+    """Return one chapter per attack whose perturbations were followed through the network."""
+    found = []
+    for number, attack in enumerate(perturbations.attacks(methods)):
+        name, title = f"{anchor}-{number}", f"How far perturbations get: {attack}"
+        drawings, folded = perturbations.drawings(methods, _drawn(methods)[0], attack, name)
+        found.append(Section(name, title, perturbations.TEXT if number == 0 else (), drawings, folded=folded))
+    return found
+
+
+def _gain(methods: Sequence[Method], anchor: str) -> list[Section]:
+    table = gain.table(methods)
+    if table is None:
+        return []
+    drawings = gain.drawings(methods, _drawn(methods)[0], anchor)
+    return [Section(anchor, "Gain of perturbations", gain.text(methods), drawings, folded=(table,))]
+
+
 def _attacks(methods: Sequence[Method], anchor: str) -> list[Section]:
     found = studies.attacks(methods)
     if not found:
@@ -216,6 +269,67 @@ def _attacks(methods: Sequence[Method], anchor: str) -> list[Section]:
     drawings += [attack_steps.drawing(study, drawn, f"{anchor}-steps-{i}") for i, study in enumerate(attack_steps.shown(steps))]
     folded = [tables.attack_table(s, methods) for s in found] + ([attack_steps.table(steps, methods)] if steps else [])
     return [Section(f"{anchor}s", "Attack on the weights", text, tuple(drawings), folded=tuple(folded))]
+
+
+def _input_attacks(methods: Sequence[Method], anchor: str) -> list[Section]:
+    """Return two chapters per norm: the least that all attacks leave, then attack by attack."""
+    chapters, found, drawn = [], input_attacks.studies(methods), _drawn(methods)[0]
+    for number, study in enumerate(found):
+        which = f" ({input_attacks.norm_words(study.norm)})" if len(found) > 1 else ""
+        name, at = f"{anchor}-{number}", study.headline
+        worst = input_attack_tables.worst_table(study, methods)
+        members = [table for eps in study.asked for table in input_attack_tables.member_tables(study, methods, eps)]
+        matrices = {eps: input_attack_tables.attack_table(study, methods, eps) for eps in study.asked}
+        drawings = [
+            input_attack_figures.by_eps(study, drawn, f"{name}-eps"),
+            input_attack_figures.clean_and_robust(study, drawn, at, f"{name}-clean"),
+            *input_attack_figures.survivors(study, drawn, at, f"{name}-members"),
+            input_attack_figures.boxes(study, drawn, at, f"{name}-boxes"),
+            *(input_attack_figures.by_steps(study, g, drawn, at, f"{name}-steps-{i}") for i, g in enumerate(study.along_steps(at))),
+        ]
+        chapters += [
+            Section(
+                name, f"Attacks on the inputs{which}", input_attack_tables.words(study, methods), tables=(worst,) if worst.rows else ()
+            ),
+            Section(
+                f"{name}-each",
+                f"Attack by attack{which}",
+                (),
+                tuple(drawing for drawing in drawings if drawing is not None),
+                tables=(matrices.pop(at),),
+                folded=(*matrices.values(), *members, input_attack_tables.numbers_table(study, methods)),
+                short="attack by attack",
+            ),
+        ]
+    return chapters
+
+
+def _checks(methods: Sequence[Method], anchor: str) -> list[Section]:
+    """Return the chapter that says whether the figures under attack can be trusted; what fails is open, the rest waits behind a click."""
+    found = input_attack_checks.checklists(methods)
+    if not found:
+        return []
+    text = (
+        "Where gradients are hidden, an attack that follows them fails though the network is not robust. The first five checks are those "
+        "of Athalye et al. (2018), the others follow how the attacks ran; each is decided by a test at 95 % over samples. "
+        "A pass is no proof of robustness: it says that this attacker was not led astray.",
+        *(
+            ("The outcome is the gravest of all networks; the sentence is about the first network of that outcome, the numbers are means.",)
+            if any(len(check.verdicts) > 1 for one in found for check in one.checks)
+            else ()
+        ),
+    )
+    failing = [one for one in found if one.of("fail")]
+    return [
+        Section(
+            anchor,
+            "Can the figures under attack be trusted?",
+            text,
+            tables=(input_attack_tables.overview(found), *map(input_attack_tables.checks_table, failing)),
+            folded=tuple(input_attack_tables.checks_table(one) for one in found if one not in failing),
+            short="can they be trusted?",
+        )
+    ]
 
 
 def _landscapes(methods: Sequence[Method], anchor: str) -> list[Section]:

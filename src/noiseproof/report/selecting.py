@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,8 +48,8 @@ class Family:
         return tuple(pair for pair in self.rest if pair not in self.shown)
 
     def reached(self, level: float, digits: int) -> str:
-        """The largest level that is tolerated: "ζ = 0.123", "t = 30 d", and in words where none is."""
-        if level == 0:
+        """The largest level that is tolerated: "ζ = 0.123", "t = 30 d", and in words where none is, −∞."""
+        if level == -math.inf:
             return "none"
         return f"{self.symbol} = {level:.{digits}f}" if self.setting == "zeta" else self.at(level)
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from noiseproof.records import Record
-from noiseproof.report.numbers import phrases
-from noiseproof.report.quantities import quantity, rank
+from noiseproof.report.numbers import mean, phrases
+from noiseproof.report.quantities import clean_at_zero, rank
 from noiseproof.report.reading import Method, Network
 from noiseproof.report.selecting import (
     Curve,
@@ -52,13 +54,12 @@ class Noise:
 
     @property
     def noisy_levels(self) -> tuple[float, ...]:
-        nothing = quantity(self.family.setting).nothing
-        return tuple(level for level in self.levels if level != nothing) or self.levels
+        return tuple(level for level in self.levels if level or not self.starts_clean) or self.levels
 
     @property
     def starts_clean(self) -> bool:
-        """Whether level 0 is the network as it is: not of a composition, whose other steps act there, nor at a time or a number of bits."""
-        return " > " not in self.family.name and bool(self.family.setting) and quantity(self.family.setting).nothing == 0.0
+        """Whether level 0 is the network as it is."""
+        return clean_at_zero(self.family.name, self.family.setting, dict(self.family.rest))
 
     @property
     def headline(self) -> float:
@@ -119,6 +120,15 @@ class Attack:
         """The level that is spoken about: the middle one of those searched, so that nobody picks it."""
         searched = sorted({level for _, level in self.worst if level > 0})
         return searched[(len(searched) - 1) // 2] if searched else None
+
+
+@dataclass(frozen=True)
+class Tolerated:
+    """The largest level that one network tolerates, and between which levels its chips leave that open (95 %)."""
+
+    level: float | None  # None: the yield was missed even at the lowest one searched
+    surely: float | None  # None: not even the lowest one is sure, or nothing was recorded
+    possibly: float | None  # None: nothing was recorded
 
 
 @dataclass(frozen=True)
@@ -296,23 +306,43 @@ def _about(settings: Mapping[str, str]) -> str:
     return ", ".join(filter(None, [named, phrases(matter.items())]))
 
 
-def tolerated(methods: Sequence[Method]) -> dict[tuple[Family, float, float], dict[int, tuple[float, ...]]]:
-    """Return the answers to the inverse question, by (noise, required accuracy, yield), then by method: one value per network."""
+def tolerated(methods: Sequence[Method]) -> dict[tuple[Family, float, float], dict[int, tuple[Tolerated, ...]]]:
+    """Return the answers to the inverse question, by (noise, required accuracy, yield), then by method: one per network."""
 
     def belongs(r: Record) -> bool:
-        return r.metric.startswith("tolerated_") and "required_accuracy" in r.at and "yield" in r.at
+        return _TOLERATED.fullmatch(r.metric) is not None and "required_accuracy" in r.at and "yield" in r.at
 
     def key(r: Record) -> tuple[Family, float, float]:
-        return searched_family(r.perturbation, r.metric.removeprefix("tolerated_")), r.at["required_accuracy"], r.at["yield"]
+        return searched_family(r.perturbation, _TOLERATED.sub(r"\3", r.metric)), r.at["required_accuracy"], r.at["yield"]
 
     keyed = collect(methods, belongs, key)
     ordered = sorted(keyed.items(), key=lambda item: (item[0][0].title, item[0][1:]))
-    return {key: {index: tuple(rs[-1].value for rs in networks) for index, networks in by_method.items()} for key, by_method in ordered}
+    return {key: {index: tuple(map(_answer, networks)) for index, networks in by_method.items()} for key, by_method in ordered}
+
+
+def mean_level(answers: Sequence[Tolerated]) -> float:
+    """Return the mean over the networks that tolerate something, −∞ where none does."""
+    levels = [answer.level for answer in answers if answer.level is not None]
+    return mean(levels) if levels else -math.inf
+
+
+_TOLERATED = re.compile(r"(not_)?(surely_|possibly_)?tolerated_(.+)")
+
+
+def _answer(records: Sequence[Record]) -> Tolerated:
+    """Return the answer of one network; of a level that was searched twice the last counts."""
+    found: dict[str, float | None] = {}
+    for record in records:
+        missed, which, _ = _TOLERATED.sub(r"\1 \2 \3", record.metric).split(" ", 2)
+        found[which] = None if missed else record.value
+    level = found.get("")
+    # before intervals were recorded, 0 stood for a miss
+    return Tolerated(None if level == 0 and "possibly_" not in found else level, found.get("surely_"), found.get("possibly_"))
 
 
 def value_of(network: Network, metric: str) -> float | None:
     """Return the last value of a metric that has one number per training, such as best_epoch; None where it is missing."""
-    return next((r.value for r in reversed(network.records) if r.metric == metric), None)
+    return next((r.value for r in reversed(network.records) if r.metric == metric and not r.perturbation), None)
 
 
 def total(network: Network, metric: str) -> float | None:

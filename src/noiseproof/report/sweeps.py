@@ -9,7 +9,7 @@ from noiseproof.errors import NoiseproofError
 from noiseproof.report.numbers import count
 from noiseproof.report.quantities import level, training_quantity
 from noiseproof.report.reading import Method, choices, numbers_of, stem_of
-from noiseproof.report.selecting import Families
+from noiseproof.report.selecting import Families, Family, Settings
 from noiseproof.spelling import read
 
 # what follows from another setting, where all methods are given the same number of gradient evaluations
@@ -87,7 +87,17 @@ class Matched:
     noise: str
     setting: str
     points: tuple[tuple[float, Method], ...]
+    rest: Settings = ()  # other settings of the noise, as far as they were given
     siblings: int = 0  # groups like it that differ in other numbers
+
+    def is_of(self, family: Family) -> bool:
+        """Whether chips of a family are what was trained for: the same noise, on the same parameters, with the same settings."""
+        assumed = {"parameters": "weights", "per": "channel" if self.noise == "max-relative-gaussian" else "tensor"}
+        trained, tested = assumed | dict(self.rest), assumed | dict(family.rest)
+        return (self.noise, self.setting) == (family.name, family.setting) and all(
+            value == tested.get(key) or (_number(value) is not None and _number(value) == _number(tested.get(key, "")))
+            for key, value in trained.items()
+        )
 
 
 def sweeps_and_planes(methods: Sequence[Method]) -> tuple[tuple[Sweep, ...], tuple[Plane, ...]]:
@@ -110,7 +120,7 @@ def matched(methods: Sequence[Method]) -> tuple[Matched, ...]:
 
     Of several that differ in other numbers only, as in a grid, the middle one stands for all.
     """
-    groups: dict[tuple[str, ...], list[tuple[float, Method]]] = {}
+    groups: dict[tuple[str, str, Settings, str], list[tuple[float, Method]]] = {}
     for method in methods:
         noise = training_noise(method)
         if noise is None:
@@ -119,16 +129,16 @@ def matched(methods: Sequence[Method]) -> tuple[Matched, ...]:
         # its epochs may differ, where all have the same number of gradient evaluations
         others = {k: v for k, v in choices(method.networks[0]).items() if k not in ("method.eta", "method.noise", _FOLLOWS)}
         groups.setdefault((name, setting, rest, str(sorted(others.items()))), []).append((at, method))
-    found: dict[tuple[str, str, str], list[Matched]] = {}
-    for (name, setting, *_), points in groups.items():
+    found: dict[tuple[str, str, str, Settings], list[Matched]] = {}
+    for (name, setting, rest, _), points in groups.items():
         if len({at for at, _ in points if at > 0}) > 1 and len({at for at, _ in points}) == len(points):
             ordered = tuple(sorted(points, key=lambda point: point[0]))
-            group = Matched(_stem([m for _, m in ordered]), name, setting, ordered)
-            found.setdefault((group.stem, name, setting), []).append(group)
+            group = Matched(_stem([m for _, m in ordered]), name, setting, ordered, rest)
+            found.setdefault((group.stem, name, setting, rest), []).append(group)
     return tuple(replace(alike[(len(alike) - 1) // 2], siblings=len(alike) - 1) for alike in found.values())
 
 
-def training_noise(method: Method) -> tuple[str, str, float, str] | None:
+def training_noise(method: Method) -> tuple[str, str, float, Settings] | None:
     """Return the noise on the weights in training: its name, the setting that is its level, the level, and its other settings."""
     chosen = choices(method.networks[0])
     if "method.noise" in chosen:
@@ -137,7 +147,7 @@ def training_noise(method: Method) -> tuple[str, str, float, str] | None:
         return None
     name, setting = _KIND_OF_ETA.get(chosen.get("method.relative_to", "weight"), ("", ""))
     at = numbers_of(method.networks[0]).get("method.eta")
-    return None if at is None or not name else (name, setting, at, "")
+    return None if at is None or not name else (name, setting, at, (("parameters", chosen.get("method.parameters", "weights")),))
 
 
 def setting_text(key: str, value: float) -> str:
@@ -150,7 +160,7 @@ def _at(shared: Sequence[tuple[str, float]]) -> str:
     return " at " + ", ".join(setting_text(key, value) for key, value in shared) if shared else ""
 
 
-def _spelled(text: str) -> tuple[str, str, float, str] | None:
+def _spelled(text: str) -> tuple[str, str, float, Settings] | None:
     """Return the level of a noise that is spelled out; None for a composition, whose level is not one number."""
     try:
         ((name, settings),) = read(text, "noise")[0]
@@ -160,7 +170,7 @@ def _spelled(text: str) -> tuple[str, str, float, str] | None:
     axes = Families([{"name": name, **numbers}]).axes({"name": name, **numbers})
     if not axes:
         return None
-    return name, axes[0], numbers[axes[0]], str(sorted((k, str(v)) for k, v in settings.items() if k != axes[0]))
+    return name, axes[0], numbers[axes[0]], tuple(sorted((k, str(v)) for k, v in settings.items() if k != axes[0]))
 
 
 def _alike(methods: Sequence[Method]) -> list[list[Method]]:

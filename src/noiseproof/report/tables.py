@@ -6,6 +6,9 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from noiseproof.report.input_attack_checks import in_doubt
+from noiseproof.report.input_attacks import InputAttacks, eps_words
+from noiseproof.report.input_attacks import studies as input_attacks
 from noiseproof.report.numbers import counts, duration, level, listing, mean, p_value, percent, share
 from noiseproof.report.quantities import quantity, value_text
 from noiseproof.report.reading import Method, baseline_of
@@ -15,15 +18,17 @@ from noiseproof.report.studies import (
     Grid,
     Landscape,
     Noise,
+    Tolerated,
     attacks,
     clean,
     grids,
+    mean_level,
     spoken_about,
     tolerated,
     total,
     value_of,
 )
-from noiseproof.statistics import clopper_pearson, mann_whitney, passing, per_network_test, spread, summary, yield_at
+from noiseproof.statistics import clopper_pearson, holm, mann_whitney, passing, per_network_test, spread, summary, yield_at
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,7 @@ class Cell:
     detail: str = ""
     value: float | None = None
     shade: float | None = None
+    alarm: bool = False  # drawn as a warning
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,7 @@ class Column:
     title: str
     detail: str = ""  # unit or condition
     numeric: bool = True
+    prose: bool = False  # whole sentences, which may take several lines
 
 
 @dataclass(frozen=True)
@@ -84,6 +91,10 @@ def summary_table(methods: Sequence[Method], required: float | None = None) -> T
     for attack in attacks(methods):
         if (at := attack.headline) is not None:
             add(Column(f"Attack ζ = {level(at)}", f"{attack.title}, %"), [_attack_cell(attack, m, at) for m in methods])
+    for study in input_attacks(methods):
+        for eps in study.asked:
+            if any(study.worst(m, eps) for m in methods):
+                add(Column(eps_words(eps, study.norm), "robust accuracy, %"), [_robust_cell(study, m, eps) for m in methods])
     for (family, accuracy, part), answers in tolerated(methods).items():
         detail = f"{share(part)} % of chips ≥ {share(accuracy)} %"
         title = f"Tolerated {family_name(family)}" + (f", {family.symbol}" if family.setting != "zeta" else "")
@@ -117,11 +128,19 @@ def statistics_table(noise: Noise, methods: Sequence[Method], levels: Sequence[f
         Column("Quantiles", "1\xa0·\xa05\xa0·\xa050\xa0%,\xa0%"),
         Column("Chip std", "points"),
         Column("Network std", "points"),
-        Column("U test", "pooled, p"),
-        Column("By network", "Welch, p"),
+        Column("U test", "pooled, p; Holm"),
+        Column("By network", "Welch, p; Holm"),
     )
     measured = [(at, m) for at in levels for m in methods if noise.values(m, at)]
-    return Table(caption, columns, tuple(_statistics_row(noise, at, m, methods) for at, m in measured))
+    rows = [_statistics_row(noise, at, m, methods) for at, m in measured]
+    tests = [_adjusted([row[place] for row in rows]) for place in (-2, -1)]
+    return Table(caption, columns, tuple((*row[:-2], *pair) for row, pair in zip(rows, zip(*tests, strict=True), strict=True)))
+
+
+def _adjusted(cells: Sequence[Cell]) -> list[Cell]:
+    """Return the cells of one test with, beneath each p, what it is among all of them."""
+    ps = iter(holm([cell.value for cell in cells if cell.value is not None]))
+    return [cell if cell.value is None else replace(cell, detail=p_value(next(ps))) for cell in cells]
 
 
 def _statistics_row(noise: Noise, at: float, method: Method, methods: Sequence[Method]) -> tuple[Cell, ...]:
@@ -292,6 +311,20 @@ def notes(methods: Sequence[Method]) -> list[str]:
             f"the worst chip; {counts(noise.chip_counts, 'chip')} per network, {counts(noise.samples, 'test sample')} per chip. "
             "The worst chip depends on how many were simulated."
         )
+    inputs = [(study.samples, study) for study in input_attacks(methods) if any(study.worst(m, at) for m in methods for at in study.asked)]
+    if inputs:
+        behind = counts([n for samples, _ in inputs for n in samples], "test sample")
+        single = any(study.sign(m, at) for _, study in inputs for m in methods for at in study.asked if study.worst(m, at))
+        lines.append(
+            "Robust accuracy: the least that any attack on the inputs leaves, an ensemble counting as one, mean over networks; beneath it "
+            f"the 95 % interval over {behind}. Another attack may leave less."
+            + (" ≤: only single attacks were made, and several together may leave less." if single else "")
+        )
+    if any(answer.possibly is not None for answers in tolerated(methods).values() for of in answers.values() for answer in of):
+        lines.append(
+            "Tolerated: the largest level searched at which enough chips passed, mean over networks; beneath it the levels between which "
+            "these chips leave it open (95 %, Clopper-Pearson interval of the yield), the widest over networks."
+        )
     searched = attacks(methods)
     if searched:
         often = counts([n for attack in searched for n in attack.searches], "search", "searches")
@@ -318,12 +351,36 @@ def _attack_cell(attack: Attack, method: Method, at: float, lowest: bool = False
     return Cell(percent(mean(values)), random, mean(values)) if values else Cell("–", random)
 
 
-def _tolerated_cell(family: Family, values: Sequence[float]) -> Cell:
-    """The mean over networks, beneath it the lowest and the highest of them."""
-    if not values:
+def _robust_cell(study: InputAttacks, method: Method, eps: float) -> Cell:
+    """The least that attacks on the inputs leave, beneath it its interval over samples."""
+    worst = study.worst(method, eps)
+    if worst is None:
         return EMPTY
-    low, high = (family.reached(value, 3).removeprefix(f"{family.symbol} = ") for value in (min(values), max(values)))
-    return Cell(family.reached(mean(values), 3), f"{low} to {high}" if len(values) > 1 else "", mean(values))
+    low, high = worst[1].interval
+    doubt = in_doubt(method, eps, study.norm)
+    text = study.sign(method, eps) + percent(worst[1].mean)
+    return Cell(text, f"{'in doubt; ' if doubt else ''}{percent(low)} to {percent(high)}", worst[1].mean, alarm=doubt)
+
+
+def _tolerated_cell(family: Family, answers: Sequence[Tolerated]) -> Cell:
+    """The mean over networks; beneath it how many tolerate none, else what their chips leave open, the widest of all."""
+    if not answers:
+        return EMPTY
+    level = mean_level(answers)
+    levels = [answer.level for answer in answers if answer.level is not None]
+    text, value = family.reached(level, 3), level if levels else None
+
+    def written(at: float) -> str:
+        return family.reached(at, 3).removeprefix(f"{family.symbol} = ")
+
+    if len(levels) < len(answers):
+        return Cell(text, f"{len(answers) - len(levels)} of {len(answers)} tolerate none" if levels else "", value)
+    possibly = [answer.possibly for answer in answers if answer.possibly is not None]
+    if not possibly:
+        return Cell(text, f"{written(min(levels))} to {written(max(levels))}" if len(levels) > 1 else "", value)
+    surely = [answer.surely for answer in answers if answer.surely is not None]
+    low = f"{written(min(surely))} to " if len(surely) == len(answers) else "at most "
+    return Cell(text, low + written(max(possibly)), value)
 
 
 def _range(values: Sequence[float]) -> str:
