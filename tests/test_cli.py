@@ -1,6 +1,7 @@
 """The command line as a user has it: real processes, exit codes, one-line errors, nothing half-written."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,30 @@ def test_train_evaluate_report(folder: Path) -> None:
     text = (folder / "r.html").read_text()
     assert "&lt;b&gt;mine&lt;/b&gt;" in text
     assert "<b>mine" not in text
+
+
+def test_attack_counts_what_is_left_and_says_whether_to_trust_it(folder: Path) -> None:
+    import numpy as np
+
+    words = ("attack", "runs/one", "--attack", "pgd", "--eps", "2/10", "--attack.steps", "5", "--limit-test", "60")
+    done = noiseproof(*words, "--save", "x.npz", folder=folder)
+    assert done.returncode == 0, done.stderr
+    assert "PGD-5" in done.stdout
+    assert "60 samples" in done.stdout
+    assert re.search("[✓✗?] One step does not beat many: ", done.stdout)
+    saved = np.load(folder / "x.npz")
+    left = 100 * (1 - saved["success"].mean())
+    assert f" {left:.1f} " in done.stdout
+    assert np.abs(saved["perturbed"].astype(float) - saved["x"]).max() <= 0.2
+    lines = (folder / "runs/one/records.jsonl").read_text().splitlines()
+    again = noiseproof(*words, folder=folder)
+    assert again.stdout == done.stdout.replace("wrote x.npz\n", "")
+    assert (folder / "runs/one/records.jsonl").read_text().splitlines() == lines
+    members = noiseproof("attack", "runs/one", "--eps", "0.2", "0.1", "--limit-test", "20", "--no-checks", "--seeds", "2", folder=folder)
+    assert members.returncode == 0, members.stderr
+    assert members.stdout.count("what is left after each member") == 2
+    assert "One step" in members.stdout  # of the size that was checked before
+    assert noiseproof("report", "runs/one", "--out", "attacked.html", folder=folder).returncode == 0
 
 
 def test_processes_and_blocks_see_the_same_chips(folder: Path) -> None:
@@ -107,6 +132,12 @@ def test_a_plan_is_done_once_and_goes_on(folder: Path) -> None:
         (["evaluate", "runs/one", "--mismatch", "-0.1"], "zeta is -0.1"),
         (["evaluate", "runs/one", "--parameters", "conv*"], "parameters is 'conv*'"),
         (["evaluate", "runs/one", "--processes", "0"], "processes is 0"),
+        (["attack"], "run is missing"),
+        (["attack", "runs/one", "--attack", "pgdd"], "did you mean 'pgd'"),
+        (["attack", "runs/one", "--attack", "pgd", "--eps", "8"], "eps is 8: the data runs from 0 to 1"),
+        (["attack", "runs/one", "--attack", "pgd", "--eps", "0.1", "0.2", "--save", "x.npz"], "save is 'x.npz': it takes one attack"),
+        (["attack", "runs/one", "--attack", "pgd", "--attack.surrogate", "atan"], "no spiking neurons"),
+        (["attack", "runs/one", "--attack", "transfer"], "--attack pgd --transfer-from RUN"),
         (["report"], "run is missing"),
         (["run"], "plan is missing"),
         (["run", "nothing.toml"], "cannot read nothing.toml"),

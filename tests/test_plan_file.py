@@ -79,6 +79,21 @@ def test_a_sweep_is_one_training_for_every_combination(tmp_path) -> None:
     assert list(found.values()) == [(0.05, 1, 0.5), (0.05, 2, 0.5), (0.1, 1, 0.5), (0.1, 2, 0.5)]  # those of task B came last
 
 
+def test_a_training_may_be_skipped_and_have_tasks_seeds_and_measures_of_its_own(tmp_path) -> None:
+    own = TWO_TASKS.replace('name = "β"', 'name = "β"\nseeds = [1]\nevaluation = { chips = 4 }')
+    made = plan(tmp_path, own)
+    assert [f for f in made.folders if "beta" in f] == ["a-beta-seed1", "b-beta-seed1"]
+    assert [m.chips for m, e in zip(made.measures, made.experiments, strict=True) if e.label == "β"] == [4, 4]
+    assert [m.chips for m, e in zip(made.measures, made.experiments, strict=True) if e.label != "β"] == [10, 10, 7, 7]
+    only = TWO_TASKS.replace('name = "β"', 'name = "β"\ntasks = ["A"]').replace("in_task.B", "in_task.A")
+    assert [f for f in plan(tmp_path, only).folders if "beta" in f] == ["a-beta-seed0", "a-beta-seed1"]
+    skipped = TWO_TASKS.replace("budget.small = { method", "budget.small = { skip = true, method").replace(
+        "= { limit_train = 50 }", "= { skip = true }"
+    )
+    assert plan(tmp_path, skipped).folders == plan(tmp_path, TWO_TASKS).folders
+    assert plan(tmp_path, skipped, "small").folders == ("b-standard-seed0", "b-standard-seed1")
+
+
 FINE_TUNED = """
 [defaults]
 network = { name = "mlp", hidden = [8] }
@@ -114,6 +129,48 @@ def test_fine_tuning_starts_from_the_weights_of_another_training(tmp_path) -> No
     assert (again[1].records_file.name, again[1].weights_file.stat().st_mtime_ns) == stamp
 
 
+def test_a_plain_network_is_trained_converted_and_fine_tuned_in_one_plan(tmp_path) -> None:
+    text = FINE_TUNED.replace("hidden = [8]", "hidden = [32]").replace("limit_train = 60", "limit_train = 400\nbatch_size = 10")
+    text = text.replace("epochs = 1", "epochs = 6")
+    neurons = 'network = { neuron = "lif", steps = 8, trainable = ["threshold", "leak"] }'
+    text = text.replace('start_from = "pretrained"', f'start_from = "pretrained"\n{neurons}')
+    first, second = run_plan(plan(tmp_path, text), tmp_path / "out", processes=1, progress=False)
+    records = {r.metric: r for r in second.records() if r.split == "validation" and not r.at}
+    assert records["plain_accuracy"].value == max(r.value for r in first.records() if r.metric == "validation_accuracy")
+    assert records["converted_accuracy"].value > 0.5
+    thresholds = {r.perturbation["layer"]: r for r in second.records() if r.metric == "converted_threshold"}
+    assert list(thresholds) == ["lif1"]
+    assert "converted from a plain network: validation" in second.log_file.read_text()
+    from safetensors.torch import load_file
+
+    # trained at a learning rate of nearly 0, it is the converted one
+    after = load_file(second.weights_file)
+    assert float(after["lif1.threshold"]) == pytest.approx(thresholds["lif1"].value, abs=1e-6)
+    assert float(after["lif1.leak"]) == pytest.approx(1.0, abs=1e-6)
+    assert torch.allclose(after["fc1.weight"], load_file(first.weights_file)["fc1.weight"], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (
+            '{ neuron = "alif", tau = 5.0, decay_input = false }',
+            "layer alif1 is ALIF: conversion needs neurons without recurrence or adaptation",
+        ),
+        ('{ neuron = "lif", hidden = [9] }', "fc1.weight of the plain network has no counterpart"),
+        (
+            '{ neuron = "relu", hidden = [9] }',
+            r"fc1.weight is of shape \(8, 784\) there and of shape \(9, 784\) here; give both trainings the same network",
+        ),
+    ],
+)
+def test_a_start_that_is_impossible_is_said_before_any_training(network: str, message: str, tmp_path) -> None:
+    made = plan(tmp_path, FINE_TUNED.replace('start_from = "pretrained"', f'start_from = "pretrained"\nnetwork = {network}'))
+    with pytest.raises(NoiseproofError, match=rf"start_from is .*pretrained-seed0': {message}"):
+        run_plan(made, tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
+
+
 def test_weights_of_another_experiment_are_refused(tmp_path) -> None:
     from dataclasses import replace
 
@@ -131,6 +188,12 @@ def test_weights_of_another_experiment_are_refused(tmp_path) -> None:
         train_experiment(
             replace(fine_tuned, start_from=str(tmp_path / "nowhere"), started_from=""), RunFolder(tmp_path / "new"), progress=False
         )
+
+
+def test_an_equal_budget_counts_the_pass_that_batch_norm_costs(tmp_path) -> None:
+    text = 'equal = "gradients"\n[defaults]\nepochs = 60\n[[training]]\nmethod = { name = "weight-adversary", steps = 3 }\n'
+    plain, normed = (plan(tmp_path, text + more).experiments[0].epochs for more in ("", 'network = "resnet32"\ndata = "cifar-10"'))
+    assert (plain, normed) == (12, 10)
 
 
 @pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.toml")), ids=lambda path: path.stem)
@@ -151,6 +214,16 @@ def test_every_plan_is_valid_in_every_budget(path: Path) -> None:
         (("seeds = [0, 1]", 'seeds = [0]\nequal = "gradient"'), "equal is 'gradient': did you mean 'gradients'"),
         (('name = "β"', 'name = "β"\nstart_from = "alpha"'), "no training of that name stands before 'β'"),
         (('name = "β"', 'name = "β"\nsweep = { steps = 3 }'), "sweep is .*give settings of the method"),
+        (('name = "β"', 'name = "β"\nseeds = [2]'), "seeds of training 'β' is \\[2\\]: give a list of some of the plan's, 0 and 1"),
+        (('name = "β"', 'name = "β"\ntasks = ["C"]'), "tasks of training 'β' is \\['C'\\]: give a list of some of the plan's, A and B"),
+        (("in_task.B = { method = { beta_rob = 0.5 } }", "in_task = 3"), "in_task of training 'β' is 3: give tables"),
+        (
+            ("{ method = { beta_rob = 0.5 } }", '{ data = "fashion-mnist" }'),
+            "data is 'digits' in training 'standard' and 'fashion-mnist' in",
+        ),
+        (("beta_rob = 0.25", "beta_rob = 0.25, warmup = 12"), "epochs is 12: the ramp or warm-up of weight-adversary takes 12 of them"),
+        (("steps = 4, beta_rob = 0.25 }", 'steps = 4, warmup = 2 }\nequal = "gradients"'), "epochs is 2: the ramp or warm-up"),
+        (('name = "β"', 'name = "β"\nskip = "yes"'), "skip of training is 'yes': give true or false"),
         (("budget.small = { chips = 3 }", "budget = 3"), "budget is 3: give tables"),
         (("evaluation = { chips = 7 }", "evaluation = { chips = 0 }"), "chips is 0"),
     ],

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import re
 import signal
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, make_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
+
+from noiseproof._words import parse, take_option, take_positional, take_positionals
 
 HELP = """\
 usage: noiseproof VERB [options]
@@ -19,6 +20,7 @@ What will my network do on noisy hardware, and how do I make it survive?
   demo       train a standard and two hardened networks on handwritten digits, measure them, write a report
   train      train a network: --data, --network, --method NAME with its own flags; or go on with a run folder
   evaluate   measure trained networks: simulated chips, adversary, loss landscape
+  attack     attack the inputs of trained networks: --attack NAME with its own flags; says whether the figure can be trusted
   fit        which ζ is my chip? fit the noise of measured parameters (a CSV file)
   report     one self-contained HTML file from run folders
   run        a plan: several trainings, the measurements and the report; does what is missing
@@ -27,7 +29,7 @@ What will my network do on noisy hardware, and how do I make it survive?
 Each verb explains itself with --help. Mismatch ζ is one standard deviation. Numbers may be fractions: 8/255.
 """
 
-VERBS = ("demo", "train", "evaluate", "fit", "report", "run", "data")
+VERBS = ("demo", "train", "evaluate", "attack", "fit", "report", "run", "data")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -47,7 +49,8 @@ def main(arguments: list[str] | None = None) -> None:
         elif words[0] not in VERBS:
             raise unknown("verb", words[0], VERBS)
         else:
-            globals()[f"_{words[0]}"](words[1:])
+            with _warnings_of_one_line():
+                globals()[f"_{words[0]}"](words[1:])
     except NoiseproofError as error:
         _stop(str(error), 2)
     except KeyboardInterrupt:
@@ -62,14 +65,14 @@ def _train(words: list[str]) -> None:
     from noiseproof.records import RunFolder
     from noiseproof.training import train_experiment
 
-    resumed = _take_positional(words)
+    resumed = take_positional(words)
     if resumed is not None:
-        (where,) = _parse(words, "train RUN", "Go on with the training of a run folder.", _Where())
+        (where,) = parse(words, "train RUN", "Go on with the training of a run folder.", _Where())
         run = RunFolder(resumed)
         experiment = experiment_of(run)
     else:
         about = "Train a network. --preset, --network and --method NAME decide which flags there are: --method NAME --help shows them."
-        experiment, out, where = _parse(words, "train", about, _experiment_defaults(words), _Out(), _Where())
+        experiment, out, where = parse(words, "train", about, _experiment_defaults(words), _Out(), _Where())
         run = RunFolder(out.out or _default_folder(experiment))
     tune_allocator()  # this process is ours
     train_experiment(experiment, run, data_dir=where.data_dir, device=where.device)
@@ -84,9 +87,9 @@ def _evaluate(words: list[str]) -> None:
     from noiseproof.neurons import tune_allocator
     from noiseproof.plan import evaluate_run
 
-    folders = _take_positionals(words)
+    folders = take_positionals(words)
     about = "Measure trained networks and add what is new to their records."
-    measures, test, chips, where = _parse(words, "evaluate RUN [RUN …]", about, Measures(), _Test(), _Chips(), _Where())
+    measures, test, chips, where = parse(words, "evaluate RUN [RUN …]", about, Measures(), _Test(), _Chips(), _Where())
     runs = _runs(folders)
     tune_allocator()
     for run in runs:
@@ -94,13 +97,41 @@ def _evaluate(words: list[str]) -> None:
     _print_table(runs)
 
 
+def _attack(words: list[str]) -> None:
+    from noiseproof.neurons import tune_allocator
+    from noiseproof.plan import attack_run
+    from noiseproof.report import attacked, warnings
+
+    folders = take_positionals(words)
+    about = "Attack the inputs of trained networks and count what is still right. --attack NAME decides which flags there are."
+    chosen, settings, where = parse(words, "attack RUN [RUN …]", about, _attack_defaults(words), _OnInputs(), _Where())
+    runs = _runs(folders)
+    if settings.save is not None and len(runs) > 1:
+        raise _error(f"save is {settings.save!r}: it takes one run, these are {len(runs)}; give one")
+    attacks = [chosen.attack.at(eps) for eps in settings.eps or (chosen.attack.eps,)]
+    tune_allocator()
+    made: dict[str, Any] = {}
+    for run in runs:
+        done = attack_run(
+            run, attacks, samples=settings.limit_test, seeds=settings.seeds, checks=settings.checks, transfer_from=settings.transfer_from,
+            save=settings.save, data_dir=where.data_dir, device=where.device,
+        )  # fmt: skip
+        made |= {repr(attack.describe()): attack.describe() for attack in done}
+    _print_tables(attacked.tables(runs, list(made.values()), settings.limit_test))
+    lines = [line for run in runs for line in attacked.judgements(run, list(made.values()))]
+    print("\n".join([*lines, *(f"warning: {warning}" for warning in warnings(runs))]))
+    if settings.save is not None:
+        print(f"wrote {settings.save}")
+    print(f"next: noiseproof report {' '.join(folders)}")
+
+
 def _fit(words: list[str]) -> None:
     from noiseproof.fitting import fit
     from noiseproof.report import fit as page
 
-    path = _take_positional(words)
+    path = take_positional(words)
     about = "Fit the noise of measured parameters by kind: a CSV file with the columns kind, nominal, measured. ζ: one standard deviation."
-    (settings,) = _parse(words, "fit CHIP.csv", about, _FitPage())
+    (settings,) = parse(words, "fit CHIP.csv", about, _FitPage())
     if path is None:
         raise _error("file is missing: noiseproof fit CHIP.csv, with the columns kind, nominal, measured")
     fits = fit(path)
@@ -114,16 +145,19 @@ def _fit(words: list[str]) -> None:
 def _report(words: list[str]) -> None:
     from noiseproof import report
 
-    folders = _take_positionals(words)
-    (settings,) = _parse(words, "report RUN [RUN …]", "Write one self-contained HTML file from the records of runs.", _Report())
-    report.write(_runs(folders), Path(settings.out), title=settings.title, required=settings.required_accuracy or None)
+    folders = take_positionals(words)
+    (settings,) = parse(words, "report RUN [RUN …]", "Write one self-contained HTML file from the records of runs.", _Report())
+    runs = _runs(folders)
+    report.write(runs, Path(settings.out), title=settings.title, required=settings.required_accuracy or None)
+    for warning in report.warnings(runs):
+        print(f"warning: {warning}")
     print(f"wrote {settings.out}")
 
 
 def _run(words: list[str]) -> None:
-    path = _take_positional(words)
+    path = take_positional(words)
     about = "Do a plan: train, measure, report. What is there already is not done again."
-    budget, limits, out, chips, where = _parse(words, "run PLAN.toml", about, _Budget(), _Limits(), _Out(), _Chips(), _Where())
+    budget, limits, out, chips, where = parse(words, "run PLAN.toml", about, _Budget(), _Limits(), _Out(), _Chips(), _Where())
     if path is None:
         raise _error("plan is missing: noiseproof run PLAN.toml")
     default = f"runs/{Path(path).stem}" + (f"-{budget.budget}" if budget.budget else "")
@@ -134,7 +168,7 @@ def _demo(words: list[str]) -> None:
     from noiseproof.plan import BUILT_IN
 
     about = "Train a standard and two hardened networks on handwritten digits, measure them, write runs/demo/report.html."
-    limits, out, chips, where = _parse(words, "demo", about, _Limits(), _Out("runs/demo"), _Chips(), _Where())
+    limits, out, chips, where = parse(words, "demo", about, _Limits(), _Out("runs/demo"), _Chips(), _Where())
     _run_plan(BUILT_IN / "demo.toml", Path(out.out), limits, chips, where)
 
 
@@ -161,8 +195,8 @@ def _data(words: list[str]) -> None:
     if verb in ("-h", "--help"):
         print("usage: noiseproof data list | where NAME | fetch NAME   [--data-dir FOLDER]")
         return
-    name = _take_positional(words)
-    (settings,) = _parse(words, f"data {verb}", "List data sets, say where they are, fetch them.", _Data())
+    name = take_positional(words)
+    (settings,) = parse(words, f"data {verb}", "List data sets, say where they are, fetch them.", _Data())
     if verb == "list":
         for known in data.available():
             place = data.where(known, settings.data_dir)
@@ -227,6 +261,22 @@ class _Test:
 
 
 @dataclass(frozen=True)
+class _OnInputs:
+    # largest changes of an input, in the unit of the data, one attack each: 4/255 8/255; default: attack.eps
+    eps: tuple[float, ...] = ()
+    # attack only so many test samples, the first ones
+    limit_test: int = 1000
+    # attack seeds; of several the worst case counts, sample by sample
+    seeds: int = 1
+    # folder of a run on whose network attacks by gradients are made too, to be shown to this one: a black box
+    transfer_from: str = ""
+    # file for inputs, perturbed inputs, classes, predictions, success and ε: .npz or .safetensors
+    save: str | None = None
+    # measure beside every figure what says whether it can be trusted: other steps and ε, noise, an attack without gradients
+    checks: bool = True
+
+
+@dataclass(frozen=True)
 class _FitPage:
     # the file to write, with the pictures
     out: str = "fit.html"
@@ -251,82 +301,31 @@ def _experiment_defaults(words: list[str]) -> Any:
     """Return the experiment whose fields are `train`'s flags; preset, network and method come first, as they decide which there are."""
     from noiseproof import config
 
-    preset = _take_option(words, "--preset")
+    preset = take_option(words, "--preset")
     values = config.preset(preset) if preset else {}
     for name in ("network", "method"):
-        chosen = _take_option(words, f"--{name}")
+        chosen = take_option(words, f"--{name}")
         if chosen is not None:
-            values[name] = config.part_class(name, chosen)()
+            values[name] = _part(words, name, chosen)
     return config.build(config.Experiment, values, f"preset {preset}")
 
 
-def _parse(words: list[str], verb: str, about: str, *parts: Any) -> Any:
-    """Return `parts` (dataclasses) with the values that the words give their fields; a wrong word is an error of one line."""
-    import tyro
-
-    from noiseproof.numbers import number
-
-    flat = [(f"part{i}", Annotated[type(part), tyro.conf.arg(name="")], part) for i, part in enumerate(parts)]
-    kind = make_dataclass("Flags", [(name, annotation, field(default=part)) for name, annotation, part in flat])
-    registry = tyro.constructors.ConstructorRegistry()
-
-    @registry.primitive_rule
-    def fractions(info: Any) -> Any:
-        if info.type is not float:
-            return None
-        return tyro.constructors.PrimitiveConstructorSpec(
-            nargs=1,
-            metavar="NUMBER",
-            instance_from_str=lambda words: number(words[0]),
-            is_instance=lambda value: isinstance(value, float),
-            str_from_instance=lambda value: [f"{value:g}"],
-        )
-
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            flags = tyro.cli(kind, args=words, prog=f"noiseproof {verb}", description=about, registry=registry)
-            return tuple(getattr(flags, name) for name, _, _ in flat)
-    except SystemExit as stop:
-        if stop.code in (0, None):
-            raise
-        raise _error(_one_line(said.getvalue())) from None
+def _attack_defaults(words: list[str]) -> Any:
+    """Return the attack whose fields are the flags `--attack.…`; without a name the one that robust accuracy is taken from."""
+    name = take_option(words, "--attack") or "ensemble"
+    if name == "transfer":
+        raise _error("attack is 'transfer': say which attack is made on the other network: --attack pgd --transfer-from RUN")
+    attack = _part(words, "attack", name)
+    return make_dataclass("Chosen", [("attack", type(attack), field(default=attack))], frozen=True)()
 
 
-def _one_line(box: str) -> str:
-    """Return the text of tyro's box without its frame and its pointers to the help."""
-    lines = [line.strip("│╭╮╰╯─ ") for line in box.splitlines()]
-    text = " ".join(line for line in lines if line and not line.startswith(("For full helptext", "Argument helptext")))
-    text = re.sub(r"^(Unrecognized options|Invalid choice|Value error|Parsing error|Missing options?|Required options)\s+", "", text)
-    text = re.sub(r"^Error parsing (\S+): ", r"\1: ", text)
-    return re.sub(r"^part\d\.?\S*: ", "", text)
+def _part(words: list[str], kind: str, name: str) -> Any:
+    """Return a network or a method of that name with its defaults; the methods inside it are named first too: --method.inputs NAME."""
+    from noiseproof import config
 
-
-def _take_option(words: list[str], flag: str) -> str | None:
-    """Remove `flag VALUE` or `flag=VALUE` from the words and return the value."""
-    for i, word in enumerate(words):
-        if word.startswith(f"{flag}="):
-            return words.pop(i).partition("=")[2]
-        if word == flag:
-            if i + 1 == len(words) or words[i + 1].startswith("--"):
-                raise _error(f"{flag} is without a name")
-            del words[i]
-            return words.pop(i)
-    return None
-
-
-def _take_positionals(words: list[str]) -> list[str]:
-    """Remove the words before the first flag and return them."""
-    count = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
-    taken, words[:count] = words[:count], []
-    return taken
-
-
-def _take_positional(words: list[str]) -> str | None:
-    taken = _take_positionals(words)
-    if len(taken) > 1:
-        raise _error(f"{taken[1]!r} is not expected: one name or folder comes before the flags")
-    return taken[0] if taken else None
+    cls = config.part_class(kind, name)
+    inside = {field: take_option(words, f"--{kind}.{field}") for field in config.method_fields(cls)}
+    return cls(**{field: _part(words, "method", chosen) for field, chosen in inside.items() if chosen is not None})
 
 
 def _runs(folders: list[str]) -> list[Any]:
@@ -374,6 +373,15 @@ def _print_tables(tables: list[Any]) -> None:
         for row in found.rows:
             table.add_row(*(Text(f"{cell.text}\n{cell.detail}".strip()) for cell in row))
         console.print(table, markup=False)
+
+
+@contextlib.contextmanager
+def _warnings_of_one_line() -> Iterator[None]:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: print(f"noiseproof: warning: {message}", file=sys.stderr)
+        yield
 
 
 def _error(message: str) -> Exception:

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from noiseproof import checkpoint, config, training
+from noiseproof.attacks import Attack
 from noiseproof.config import Experiment
 from noiseproof.data import Splits
-from noiseproof.errors import NoiseproofError
-from noiseproof.evaluation import Ledger, Measures, check_measures, measure_all
+from noiseproof.errors import NoiseproofError, require
+from noiseproof.evaluation import Ledger, Measures, check_attack, check_measures, measure_all, robustness
+from noiseproof.evaluation.robustness import blocks_of
+from noiseproof.evaluation.sources import open_source
 from noiseproof.files import locked
+from noiseproof.fine_tuning import check_start
 from noiseproof.methods import Context
 from noiseproof.parameters import Params
 from noiseproof.plan_file import Plan
 from noiseproof.progress import Progress, duration
 from noiseproof.randomness import generator, stochastic
 from noiseproof.records import RunFolder
+from noiseproof.rehearsal import rehearse
 
 BUILT_IN = Path(__file__).parent / "plans"
 
@@ -37,10 +43,12 @@ def run_plan(
         if run.experiment_file.exists():
             training.claim(run, config.to_dict(experiment))
     todo = [(e, m) for e, m, run in zip(experiments, plan.measures, runs, strict=True) if not run.weights_file.exists()]
-    _rehearse(todo, data_dir, device, progress)
+    _rehearse(todo, {str(run.path): e for e, run in zip(experiments, runs, strict=True)}, data_dir, device, progress)
     for experiment, run in zip(experiments, runs, strict=True):
         training.train_experiment(experiment, run, data_dir=data_dir, device=device, progress=progress)
     for experiment, measures, run in zip(experiments, plan.measures, runs, strict=True):
+        if measures.transfer_from:
+            measures = replace(measures, transfer_from=str(out / measures.transfer_from))
         evaluate_run(run, measures, data_dir=data_dir, device=device, processes=processes, progress=progress, experiment=experiment)
     required = {m.required_accuracy for m in plan.measures}
     # tasks that require different accuracies have each its own in the report
@@ -63,6 +71,48 @@ def evaluate_run(
 
     Raises `NoiseproofError` when the run is not finished, is damaged, or was made from Python with an outside network.
     """
+    with _opened(run, data_dir, device, limit_test, experiment) as (network, data, ledger, name):
+        measure_all(network, data, measures, ledger, name=name, processes=processes, progress=progress)
+
+
+def attack_run(
+    run: RunFolder,
+    attacks: Sequence[Attack],
+    *,
+    samples: int = 1000,
+    seeds: int = 1,
+    checks: bool = True,
+    transfer_from: str = "",
+    save: str | None = None,
+    data_dir: str | None = None,
+    device: str = "cpu",
+    progress: bool = True,
+) -> list[Attack]:
+    """Attack the inputs of a finished run and append what is new to its records; return the attacks, with those made on another network.
+
+    `transfer_from`: the folder of a run on whose network the attacks by gradients are made too. The rest is as for `robustness`.
+
+    Raises `NoiseproofError` as `evaluate_run` does, and when an attack does not fit, before any long work.
+    """
+    with _opened(run, data_dir, device) as (network, data, ledger, name):
+        test = data.test.to(device)
+        source = open_source(transfer_from, data, device) if transfer_from else None
+        attacks = [*attacks, *(source.transfers(attacks) if source else [])]
+        require(save is None or len(attacks) == 1, "save", save, f"it takes one attack at one ε, these are {len(attacks)}; give one")
+        for attack in attacks:
+            check_attack(network, test.x[:2], attack)
+        work = blocks_of(attacks, min(samples, len(test)), seeds, checks)
+        with stochastic(0), Progress(f"attacking {name}", work, quiet=not progress) as bar:
+            for attack in attacks:
+                robustness(network, test, attack, samples=samples, seeds=seeds, checks=checks, save=save, ledger=ledger, progress=bar)
+    return attacks
+
+
+@contextlib.contextmanager
+def _opened(
+    run: RunFolder, data_dir: str | None, device: str, limit_test: int | None = None, experiment: Experiment | None = None
+) -> Iterator[tuple[nn.Module, Splits, Ledger, str]]:
+    """Open a finished run for this process: its network, its data, its ledger, its name."""
     training.check_device(device)
     experiment = experiment or experiment_of(run)
     # of the training split, only what is no copy is measured
@@ -71,8 +121,7 @@ def evaluate_run(
     checkpoint.load_weights(run.weights_file, network)
     with locked(run.path):
         ledger = Ledger(experiment.identity, run.records(), run.append, device)
-        name = f"{experiment.label}, seed {experiment.seed}"
-        measure_all(network.to(device), data, measures, ledger, name=name, processes=processes, progress=progress)
+        yield network.to(device), data, ledger, f"{experiment.label}, seed {experiment.seed}"
 
 
 def experiment_of(run: RunFolder) -> Experiment:
@@ -93,7 +142,9 @@ def write_report(runs: Sequence[RunFolder], path: Path, title: str, required: fl
     report.write(runs, path, title=title, required=required)
 
 
-def _rehearse(todo: list[tuple[Experiment, Measures]], data_dir: str | None, device: str, progress: bool) -> None:
+def _rehearse(
+    todo: list[tuple[Experiment, Measures]], by_folder: Mapping[str, Experiment], data_dir: str | None, device: str, progress: bool
+) -> None:
     """Try every kind of training, and what is measured on it, before any long work; say how long the trainings will take."""
     kinds = [replace(experiment, seed=0, name="").identity for experiment, _ in todo]
     seconds: dict[str, float] = {}
@@ -106,8 +157,11 @@ def _rehearse(todo: list[tuple[Experiment, Measures]], data_dir: str | None, dev
             loaded[source] = training.load_data(experiment, data_dir)
         data = loaded[source]
         network = training.build_network(experiment, data)
-        training.rehearse(network, data, experiment.method, experiment)
-        check_measures(network, data, measures)
+        rehearse(network, data, experiment.method, experiment)
+        if experiment.start_from:
+            check_start(by_folder[experiment.start_from], experiment, data.task)
+        # the network of another training is not there yet
+        check_measures(network, data, replace(measures, transfer_from=""))
         seconds[kind] = _seconds(experiment, data, device) if progress and len(todo) > 1 else 0.0
     if progress and len(todo) > 1:
         with Progress("plan", len(todo)) as bar:
