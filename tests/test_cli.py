@@ -2,11 +2,14 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from noiseproof.cli import main
 
 SMALL = ("--data", "digits", "--network", "mlp", "--epochs", "2", "--limit-train", "200", "--limit-test", "100")
 
@@ -146,14 +149,28 @@ def test_a_plan_is_done_once_and_goes_on(folder: Path) -> None:
         (["data", "fetch"], "name is missing"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(words: list[str], message: str, folder: Path) -> None:
+def test_bad_input_is_one_line_and_exit_code_2(
+    words: list[str], message: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # in this process: thirty starts of torch would take minutes
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("NOISEPROOF_DATA", raising=False)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
     before = sorted(p for p in folder.rglob("*"))
-    done = noiseproof(*words, folder=folder)
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert message in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert done.stderr.startswith("noiseproof: ")
+    with pytest.raises(SystemExit) as stop:
+        main([*words])
+    said = capfd.readouterr()
+    assert stop.value.code == 2, said.out + said.err
+    assert message in said.err
+    assert len(said.err.strip().splitlines()) == 1
+    assert said.err.startswith("noiseproof: ")
     assert sorted(p for p in folder.rglob("*") if p.name != ".lock") == [p for p in before if p.name != ".lock"]
+
+
+def test_a_wrong_verb_ends_the_process_with_exit_code_2(folder: Path) -> None:
+    done = noiseproof("trian", folder=folder)
+    assert done.returncode == 2
+    assert done.stderr.startswith("noiseproof: verb is 'trian': did you mean 'train'")
 
 
 def test_a_run_that_is_not_finished_cannot_be_evaluated(folder: Path, tmp_path: Path) -> None:
