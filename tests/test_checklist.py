@@ -32,10 +32,11 @@ def noise(kind: str, draws: int) -> dict[str, Any]:
 
 def network(*, n=1000, seed=0, zero=0.0, random_only=0, **others: list[Record]) -> list[Record]:
     """The records of a network that hides nothing; `others` take the place of some of them."""
-    pgd = reference(EPS, "linf")
+    pgd, first = reference(EPS, "linf"), reference(EPS, "linf", steps=1)
     kept = {
         "reference": [Record("run", "accuracy", 0.3, n, perturbation=pgd, seed=seed)],
-        "zeros": [Record("run", "zero_gradient_share", zero, n, perturbation=pgd, seed=seed)],
+        "zeros": [Record("run", "zero_gradient_share", zero, n, perturbation=first, seed=seed)],
+        "stochastic": [Record("run", "stochastic", 0.0, n, perturbation=pgd, seed=seed)],
         "fgsm": figure(FGSM, 0.4, 0, n // 10, n=n, seed=seed),
         "square": figure(SQUARE, 0.5, 2, n // 5, n=n, seed=seed),
         "small": figure(reference(EPS / 2, "linf"), 0.6, 0, 3 * n // 10, n=n, seed=seed),
@@ -52,9 +53,9 @@ def judged(records: list[Record], key: str, eps: float = EPS) -> Verdict:
     return next(v for v in verdicts(records, eps, "linf") if v.key == key)
 
 
-def test_an_honest_network_passes_all_eight() -> None:
+def test_an_honest_network_passes_all_nine() -> None:
     found = verdicts(network(), EPS, "linf")
-    assert len(found) == 8
+    assert len(found) == 9
     assert [v.key for v in found if v.outcome != "pass"] == []
     assert dict(judged(network(), "steps").evidence) == {f"accuracy pgd-{k}": 0.3 for k in STEPS_CURVE}
     assert dict(judged(network(), "single-step").evidence) == {"accuracy fgsm": 0.4, "accuracy pgd-20": 0.3}
@@ -69,10 +70,18 @@ def test_an_honest_network_passes_all_eight() -> None:
         ("larger-eps", {"small": figure(reference(EPS / 2, "linf"), 0.2, 110, 10)}, "at ε = 4/255 than at ε = 8/255"),
         ("larger-eps", {"middle": figure(reference(0.5, "linf"), 0.4, 10, 110)}, "at ε = 8/255 than at ε = 0.5"),
         ("unbounded", {"large": figure(reference(1.0, "linf"), 0.2, 110, 10)}, "leaves 20.0 % of the samples right whatever the ε"),
-        ("random-search", {"random_only": 60}, "fools 60 of 1000"),
-        ("zero-gradients", {"zero": 0.2}, "20.0 % of the gradients"),
-        ("steps", {"steps": figure(reference(EPS, "linf", steps=40), 0.2, 110, 10)}, "still gains 100 of 1000"),
-        ("ensemble", {"ensemble": [Record("run", "accuracy", 0.1, 1000, perturbation=ENSEMBLE, seed=0)]}, "fools 200 of 1000"),
+        ("random-search", {"random_only": 60}, "fools 60 of 1,000"),
+        ("zero-gradients", {"zero": 0.2}, "200 of 1,000 samples have a gradient that is zero in every entry"),
+        ("steps", {"steps": figure(reference(EPS, "linf", steps=40), 0.2, 110, 10)}, "still gains 100 of 1,000"),
+        ("steps", {"steps": figure(reference(EPS, "linf", steps=40), 0.4, 10, 110)}, "20 steps fools 110 samples that 40 steps do not"),
+        ("steps", {"few": figure(reference(EPS, "linf", steps=5), 0.2, 110, 10)}, "5 steps fools 110 samples that 20 steps do not"),
+        ("draws", {"stochastic": [Record("run", "stochastic", 1.0, 1000, perturbation=reference(EPS, "linf"), seed=0)]}, "give eot=10"),
+        ("ensemble", {"ensemble": [Record("run", "accuracy", 0.1, 1000, perturbation=ENSEMBLE, seed=0)]}, "fools 200 of 1,000"),
+        (
+            "ensemble",
+            {"asked": [Record("run", "gradient_evaluations", 0.0, 1000, perturbation=ENSEMBLE, seed=0)]},
+            "No gradient says anything to the ensemble",
+        ),
     ],
 )
 def test_each_check_fails_where_gradients_are_masked(key: str, changed: dict[str, Any], words: str) -> None:
@@ -119,20 +128,45 @@ def test_what_was_not_measured_is_undecided_and_says_so() -> None:
 def test_the_most_samples_and_the_first_seed_count() -> None:
     few, other = network(n=100, zero=0.5), network(seed=1, zero=0.6)
     records = [*few, *other, *network(zero=0.01)]
-    assert dict(judged(records, "zero-gradients").evidence) == {"share of zero gradients": 0.01}
+    assert dict(judged(records, "zero-gradients").evidence) == {"share of samples": 0.01}
     # one check on fewer samples is better than none
     records = [*network(ensemble=[]), *network(n=100)]
     assert "of 100 samples" in judged(records, "ensemble").sentence
 
 
 def test_other_attacks_than_the_reference_do_not_stand_for_it() -> None:
-    weaker = {**reference(EPS, "linf"), "surrogate": "atan"}
-    momentum = {**reference(EPS, "linf"), "momentum": 1.0}
+    weaker = {**reference(EPS, "linf", steps=1), "surrogate": "atan"}
+    momentum = {**reference(EPS, "linf", steps=1), "momentum": 1.0}
     records = [Record("run", "zero_gradient_share", 0.9, 1000, perturbation=p, seed=0) for p in (weaker, momentum)]
     assert judged(network() + records, "zero-gradients").outcome == "pass"
     # a figure followed during the training is none
-    tracked = Record("run", "zero_gradient_share", 0.9, 1000, "validation", reference(EPS, "linf"), seed=0)
+    tracked = Record("run", "zero_gradient_share", 0.9, 1000, "validation", reference(EPS, "linf", steps=1), seed=0)
     assert judged([*network(zeros=[]), tracked], "zero-gradients").outcome == "undecided"
+
+
+def test_the_share_of_zero_gradients_is_one_of_samples_at_the_first_point() -> None:
+    """Of a thousand samples 500 were right and 20 of these see nothing; most of all gradients are those of a few stubborn ones."""
+    first, pgd = reference(EPS, "linf", steps=1), reference(EPS, "linf")
+    asked = Record("run", "gradient_evaluations", 0.5, 1000, perturbation=first, seed=0)
+    every = Record("run", "zero_gradient_share", 0.6, 1000, perturbation=pgd, seed=0)
+    verdict = judged([*network(zero=0.0), asked, every], "zero-gradients")
+    assert (verdict.outcome, verdict.sentence) == ("pass", "0 of 1,000 samples have a zero gradient where PGD begins.")
+    assert judged([*network(zero=0.04), asked], "zero-gradients").sentence.startswith("20 of 1,000 samples")
+
+
+def test_an_epsilon_for_every_sample_is_no_reference() -> None:
+    several = {**reference(EPS, "linf"), "eps_per_sample": "5d41402abc4b2a76"}
+    found = [Record("run", "accuracy", 0.0, 2000, perturbation=several, seed=0), *figure(several, 0.0, 500, 0, n=2000)]
+    assert verdicts([*network(), *found], EPS, "linf") == verdicts(network(), EPS, "linf")
+    assert checked(found) == ()
+
+
+def test_draws_of_a_stochastic_network_are_enough_from_two_on() -> None:
+    averaged = reference(EPS, "linf", eot=10)
+    found = [
+        Record("run", metric, value, 1000, perturbation=averaged, seed=0) for metric, value in (("accuracy", 0.3), ("stochastic", 1.0))
+    ]
+    assert judged(found, "draws").sentence == "Every gradient is the mean over 10 draws."
 
 
 def test_the_last_digits_of_eps_do_not_matter() -> None:

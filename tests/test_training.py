@@ -177,6 +177,23 @@ def test_a_converted_network_is_fine_tuned_and_an_interruption_changes_nothing(t
     assert found["converted_accuracy"].split == "validation"
 
 
+@pytest.mark.parametrize("field", ["seed", "validation"])
+def test_a_start_from_weights_that_have_seen_the_validation_samples_is_refused(field: str, tmp_path) -> None:
+    plain = RunFolder(tmp_path / "plain")
+    train_experiment(small(epochs=1), plain, progress=False)
+    other = {"seed": 1, "validation": 0.2}[field]
+    with pytest.raises(npf.NoiseproofError, match=rf"{field} is {other}: start_from is .*plain.*give both the same {field}"):
+        train_experiment(small(start_from=str(plain.path), **{field: other}), RunFolder(tmp_path / "run"), progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_limit_moves_no_sample_from_training_to_validation() -> None:
+    """So a start from a run of another limit is none that has seen them."""
+    few, many = (training.load_data(small(limit_train=limit)) for limit in (50, None))
+    for one, other in ((few.train, many.validation), (many.train, few.validation)):
+        assert not (one.x[:, None] == other.x).flatten(2).all(2).any()
+
+
 def test_the_thresholds_are_those_of_convert_on_training_samples_that_the_seed_draws(tmp_path) -> None:
     plain = RunFolder(tmp_path / "plain")
     trained = train_experiment(small(), plain, progress=False)

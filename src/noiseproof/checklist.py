@@ -1,7 +1,7 @@
 """Can an accuracy under attack be trusted? Records of attacks → one verdict a check. Imports no torch.
 
 The first five are the list of Athalye et al., arXiv:1802.00420, section 3.1 (Kundu et al., ICCV 2021, table 4): what a network shows
-whose gradients are obfuscated, so that an attack by gradients fails while the network is not robust. The other three are ours.
+whose gradients are obfuscated, so that an attack by gradients fails while the network is not robust. The other four are ours.
 """
 
 from __future__ import annotations
@@ -50,16 +50,16 @@ class Verdict:
 
 
 def verdicts(records: Sequence[Record], eps: float, norm: str) -> tuple[Verdict, ...]:
-    """Return the verdicts on the accuracy of one network under attacks of size `eps` in `norm`, always all eight, in their order.
+    """Return the verdicts on the accuracy of one network under attacks of size `eps` in `norm`, always all nine, in their order.
 
     `records`: those of one network; others than of attacks are passed over. Of several numbers of samples on which a check was made
     the largest counts, of several attack seeds the smallest. A check whose records are missing is undecided, and says so. Two attacks
     are compared sample by sample (sign test), a share with a tolerance (Clopper-Pearson), both one-sided at 95 %: a single sample
     decides nothing.
     """
-    attacks = [r for r in records if r.split == "test" and r.perturbation.get("norm") == norm and "eps" in r.perturbation]
+    attacks = [r for r in records if _of_one_size(r) and r.split == "test" and r.perturbation["norm"] == norm]
     found = [_Figures(attacks, _rounded(eps), n) for n in sorted({r.n for r in attacks}, reverse=True) or [0]]
-    checks = (_single_step, _black_box, _larger_eps, _unbounded, _random_search, _zero_gradients, _flat_steps, _ensemble)
+    checks = (_single_step, _black_box, _larger_eps, _unbounded, _random_search, _zero_gradients, _flat_steps, _ensemble, _draws)
     return tuple(_first_made([check(figures) for figures in found]) for check in checks)
 
 
@@ -76,7 +76,7 @@ def _first_made(verdicts: Sequence[Verdict]) -> Verdict:
 def checked(records: Iterable[Record]) -> tuple[tuple[float, str], ...]:
     """Return every (ε, norm) whose checks were measured, sorted."""
     found = set()
-    for r in records:
+    for r in filter(_of_one_size, records):
         if r.metric == ONLY_HERE:
             found.add((_rounded(r.at["eps"]), str(r.perturbation["norm"])))
         elif r.metric == "zero_gradient_share" and r.value == 1 and _is_reference(r.perturbation):
@@ -94,7 +94,8 @@ class _Figures:
         anchors = [r for r in records if r.n == n and _is_reference(r.perturbation) and _eps(r) == eps]
         chosen = max(anchors, key=lambda r: (_eot(r), -(r.seed or 0)), default=None)
         self.records = [r for r in records if r.n == n and (chosen is None or r.seed == chosen.seed)]
-        self.pgd = [r for r in self.records if chosen and _is_reference(r.perturbation, None) and _eot(r) == _eot(chosen)]
+        self.eot = _eot(chosen) if chosen else 1
+        self.pgd = [r for r in self.records if chosen and _is_reference(r.perturbation, None) and _eot(r) == self.eot]
 
     def value(self, metric: str, records: Iterable[Record], **settings: Any) -> float | None:
         """Return the smallest value of a metric among attacks with these settings at ε, None where there is none."""
@@ -116,6 +117,11 @@ class _Figures:
     def count(self, share: float | None) -> int:
         return round((share or 0.0) * self.n)
 
+    def sees_nothing(self, name: str) -> bool:
+        """Whether an attack of several had no gradient that says anything."""
+        asked = self.value("gradient_evaluations", self.records, name=name)
+        return asked == 0 or self.value("zero_gradient_share", self.records, name=name) == 1
+
     @property
     def accuracy(self) -> float | None:
         """Accuracy under the reference."""
@@ -126,6 +132,11 @@ def _is_reference(perturbation: Mapping[str, Any], steps: int | None = STEPS) ->
     # a setting that an older version had not is at its default
     alike = all(perturbation.get(key, value) == value for key, value in REFERENCE.items())
     return "name" in perturbation and alike and steps in (None, perturbation.get("steps"))
+
+
+def _of_one_size(record: Record) -> bool:
+    """Whether a record is about an attack on inputs with one ε for all samples."""
+    return "eps_per_sample" not in record.perturbation and {"eps", "norm"} <= record.perturbation.keys()
 
 
 def _rounded(eps: float) -> float:
@@ -143,9 +154,14 @@ def _eot(record: Record) -> int:
 
 def _compared(worse: int, better: int, n: int) -> Outcome:
     """Decide whether the attack that should be the weaker one is: `worse` samples speak against it, `better` for it."""
-    if worse > better and sign_test(worse, better) <= ALPHA:
+    if _more(worse, better):
         return "fail"
     return "pass" if sign_test(better, worse) <= ALPHA or _none(worse, n) == "pass" else "undecided"
+
+
+def _more(one: int, other: int) -> bool:
+    """Whether the first of two attacks fools more: `one` samples are fooled by it alone, `other` by the second alone."""
+    return one > other and sign_test(one, other) <= ALPHA
 
 
 def _none(count: int, n: int, tolerance: float = TOLERANCE) -> Outcome:
@@ -163,7 +179,7 @@ def _missing(key: str, title: str, what: str) -> Verdict:
 
 
 def _too_few(n: int) -> str:
-    return f"{n} samples are too few to decide; attack more of them."
+    return f"{n:,} samples are too few to decide; attack more of them."
 
 
 def _single_step(f: _Figures) -> Verdict:
@@ -173,7 +189,8 @@ def _single_step(f: _Figures) -> Verdict:
         return _missing(key, title, "FGSM beside PGD with 20 steps")
     words: dict[Outcome, str] = {
         "pass": "FGSM fools no more samples than PGD with 20 steps.",
-        "fail": f"FGSM fools {pair[0]} samples that PGD with 20 steps does not, the reverse holds for {pair[1]}: the steps lose their way.",
+        "fail": f"FGSM fools {pair[0]:,} samples that PGD with 20 steps does not, the reverse holds for {pair[1]:,}: the steps lose their "
+        "way.",
         "undecided": _too_few(f.n),
     }
     single = f.value("accuracy", f.records, name="fgsm")
@@ -190,8 +207,8 @@ def _black_box(f: _Figures) -> Verdict:
     name = next(n for n, o in outcomes.items() if o == outcome)
     words: dict[Outcome, str] = {
         "pass": f"{_listing(pairs)} {'fools' if len(pairs) == 1 else 'fool'} no more samples than PGD with 20 steps.",
-        "fail": f"{name.capitalize()} fools {pairs[name][0]} samples that PGD with 20 steps does not, the reverse holds for "
-        f"{pairs[name][1]}: the gradients mislead.",
+        "fail": f"{name.capitalize()} fools {pairs[name][0]:,} samples that PGD with 20 steps does not, the reverse holds for "
+        f"{pairs[name][1]:,}: the gradients mislead.",
         "undecided": _too_few(f.n),
     }
     accuracies = [(f"accuracy {one}", f.value("accuracy", f.records, name=one)) for one in pairs]
@@ -240,9 +257,9 @@ def _random_search(f: _Figures) -> Verdict:
     if share is None:
         return _missing(key, title, f"random noise with {DRAWS} draws beside PGD with 20 steps")
     words: dict[Outcome, str] = {
-        "pass": f"Random search fools {f.count(share)} of {f.n} samples that PGD with 20 steps does not.",
-        "fail": f"Random search fools {f.count(share)} of {f.n} samples that PGD with 20 steps does not: the gradients mislead.",
-        "undecided": f"Random search fools {f.count(share)} samples that PGD with 20 steps does not. {_too_few(f.n)}",
+        "pass": f"Random search fools {f.count(share):,} of {f.n:,} samples that PGD with 20 steps does not.",
+        "fail": f"Random search fools {f.count(share):,} of {f.n:,} samples that PGD with 20 steps does not: the gradients mislead.",
+        "undecided": f"Random search fools {f.count(share):,} samples that PGD with 20 steps does not. {_too_few(f.n)}",
     }
     noises = [
         (f"accuracy {kind} noise", f.value("accuracy", f.records, name="random-noise", kind=kind, draws=1))
@@ -253,15 +270,22 @@ def _random_search(f: _Figures) -> Verdict:
 
 def _zero_gradients(f: _Figures) -> Verdict:
     key, title = "zero-gradients", "Gradients are not zero"
-    share = f.value("zero_gradient_share", f.pgd, steps=STEPS)
+    every = f.value("zero_gradient_share", f.pgd, steps=STEPS)
+    # one step is one gradient a sample, where PGD begins; where the reference sees none at all, it alone was made
+    share = 1.0 if every == 1 else f.value("zero_gradient_share", f.pgd, steps=1)
     if share is None:
-        return _missing(key, title, "PGD with 20 steps")
+        return _missing(key, title, "PGD with one step")
+    # it is a share of those that were right from the start
+    asked = (f.value("gradient_evaluations", f.pgd, steps=1) or f.eot) / f.eot
+    count = f.count(share * asked)
+    blind = f"{count:,} of {f.n:,} samples"
     words: dict[Outcome, str] = {
-        "pass": f"{_percent(share)} of the gradients of PGD with 20 steps are zero.",
-        "fail": f"{_percent(share)} of the gradients of PGD with 20 steps are zero in every entry: an attacker learns nothing from them.",
-        "undecided": f"{_percent(share)} of the gradients of PGD with 20 steps are zero. {_too_few(f.n)}",
+        "pass": f"{blind} have a zero gradient where PGD begins.",
+        "fail": f"{blind} have a gradient that is zero in every entry where PGD begins: an attacker learns nothing from it.",
+        "undecided": f"{blind} have a zero gradient where PGD begins. {_too_few(f.n)}",
     }
-    return _judged(key, title, _none(f.count(share), f.n), words, ("share of zero gradients", share))
+    shares = (("share of samples", share * asked), ("share of all gradients of pgd-20", every))
+    return _judged(key, title, _none(count, f.n), words, *shares)
 
 
 def _flat_steps(f: _Figures) -> Verdict:
@@ -271,29 +295,55 @@ def _flat_steps(f: _Figures) -> Verdict:
     if pair is None:
         return _missing(key, title, f"PGD with {last} steps beside 20")
     gain = max(0, pair[0] - pair[1])
+    # samples that only the fewer of two numbers of steps fool speak against the gradients
+    shorter = {steps: one for steps in STEPS_CURVE if steps < STEPS and (one := f.pair(f.pgd, steps=steps))}
+    lost = [(steps, STEPS, *one) for steps, one in shorter.items() if _more(*one)]
+    lost += [(STEPS, last, pair[1], pair[0])] if _more(pair[1], pair[0]) else []
     words: dict[Outcome, str] = {
-        "pass": f"From 20 to {last} steps PGD gains {gain} of {f.n} samples.",
-        "fail": f"From 20 to {last} steps PGD still gains {gain} of {f.n} samples: it has not come to its end, take more steps.",
-        "undecided": f"From 20 to {last} steps PGD gains {gain} samples. {_too_few(f.n)}",
+        "pass": f"From 20 to {last} steps PGD gains {gain:,} of {f.n:,} samples.",
+        "fail": f"From 20 to {last} steps PGD still gains {gain:,} of {f.n:,} samples: it has not come to its end, take more steps.",
+        "undecided": f"From 20 to {last} steps PGD gains {gain:,} samples. {_too_few(f.n)}",
     }
+    if lost:
+        fewer, more, here, there = lost[-1]
+        words["fail"] = (
+            f"PGD with {fewer} {'step' if fewer == 1 else 'steps'} fools {here:,} samples that {more} steps do not, the reverse holds for "
+            f"{there:,}: the steps lose their way."
+        )
     curve = [(f"accuracy pgd-{steps}", f.value("accuracy", f.pgd, steps=steps)) for steps in STEPS_CURVE]
-    return _judged(key, title, _none(gain, f.n), words, *curve)
+    return _judged(key, title, "fail" if lost else _none(gain, f.n), words, *curve)
 
 
 def _ensemble(f: _Figures) -> Verdict:
     key, title = "ensemble", "An ensemble of attacks is not far below a single one"
     found = {name: value for name in ("ensemble", "autoattack") if (value := f.value("accuracy", f.records, name=name)) is not None}
+    for name, accuracy in found.items():
+        if accuracy > 0 and f.sees_nothing(name):
+            why = f"No gradient says anything to the {name}: the {_percent(accuracy)} that it leaves are what queries leave."
+            return Verdict(key, title, "fail", why, ((f"accuracy {name}", accuracy),))
     if not found or f.accuracy is None:
         return _missing(key, title, "ensemble or autoattack beside PGD with 20 steps")
     name = min(found, key=lambda one: found[one])
     gap = max(0, f.count(f.accuracy) - f.count(found[name]))
     words: dict[Outcome, str] = {
-        "pass": f"The {name} fools {gap} of {f.n} samples more than PGD with 20 steps.",
-        "fail": f"The {name} fools {gap} of {f.n} samples more than PGD with 20 steps: the gradients of the training mislead, and "
+        "pass": f"The {name} fools {gap:,} of {f.n:,} samples more than PGD with 20 steps.",
+        "fail": f"The {name} fools {gap:,} of {f.n:,} samples more than PGD with 20 steps: the gradients of the training mislead, and "
         "figures of single attacks on this network say little.",
-        "undecided": f"The {name} fools {gap} samples more than PGD with 20 steps. {_too_few(f.n)}",
+        "undecided": f"The {name} fools {gap:,} samples more than PGD with 20 steps. {_too_few(f.n)}",
     }
     return _judged(key, title, _none(gap, f.n, FAR), words, (f"accuracy {name}", found[name]), ("accuracy pgd-20", f.accuracy))
+
+
+def _draws(f: _Figures) -> Verdict:
+    key, title = "draws", "Gradients are means over the draws of a stochastic network"
+    stochastic = f.value("stochastic", f.pgd, steps=STEPS)
+    if stochastic is None:
+        return _missing(key, title, "whether the network is stochastic")
+    words: dict[Outcome, str] = {
+        "pass": f"Every gradient is the mean over {f.eot} draws." if stochastic else "The network gives the same at every call.",
+        "fail": "The network is stochastic and every gradient is that of one draw: accuracy looks better than it is, give eot=10 or more.",
+    }
+    return _judged(key, title, "fail" if stochastic and f.eot == 1 else "pass", words, ("stochastic", stochastic), ("draws", f.eot))
 
 
 def _eps_curve(f: _Figures) -> dict[float, float]:

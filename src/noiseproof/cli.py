@@ -268,7 +268,7 @@ class _OnInputs:
     limit_test: int = 1000
     # attack seeds; of several the worst case counts, sample by sample
     seeds: int = 1
-    # folder of a run on whose network attacks by gradients are made too, to be shown to this one: a black box
+    # folder of a run on whose network attacks by gradients are made too, in an ensemble as one more member: a black box
     transfer_from: str = ""
     # file for inputs, perturbed inputs, classes, predictions, success and ε: .npz or .safetensors
     save: str | None = None

@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_origin, get_type_hints
 
 import tomli_w
 import torch
@@ -18,12 +18,12 @@ from torch import Tensor
 
 from noiseproof import _names, spelling
 from noiseproof._declared import declared
+from noiseproof._typed import convert
 from noiseproof.attacks import Attack
 from noiseproof.errors import NoiseproofError, require, require_number, unknown
 from noiseproof.methods import Method, Standard
 from noiseproof.networks import CNN, Architecture
 from noiseproof.noise import Noise, compose
-from noiseproof.numbers import number
 from noiseproof.projections import Projection
 
 PRESETS = Path(__file__).parent / "presets"
@@ -265,7 +265,7 @@ def build(cls: type, values: Mapping[str, Any], where: str) -> Any:
         if key not in {f.name for f in fields(cls)}:
             raise unknown(f"field of {where}", key, [f.name for f in fields(cls)])
         kind = hints[key]
-        made[key] = _named_part(_NAMED[kind], key, value) if kind in _NAMED else _convert(kind, value, key)
+        made[key] = _named_part(_NAMED[kind], key, value) if kind in _NAMED else convert(kind, value, key)
     return cls(**made)
 
 
@@ -324,9 +324,21 @@ def part_class(field_name: str, name: str) -> type:
 def spelled(kind: str, text: str, field_name: str) -> list[tuple[Any, ...]]:
     """Return the noises or projections that `text` spells (see `noiseproof.spelling`): one tuple of steps for each value that is swept.
 
+    A list is one value, or several with blanks between them: "pgd(surrogate=triangle, surrogate_settings="0.3 1.0")".
+
     Raises `NoiseproofError` for a name or a setting that does not exist, or a value out of range.
     """
-    return [tuple(build(part_class(kind, name), settings, name) for name, settings in steps) for steps in spelling.read(text, field_name)]
+
+    def part(name: str, settings: Mapping[str, Any]) -> Any:
+        cls = part_class(kind, name)
+        lists = {key for key, of in get_type_hints(cls).items() if get_origin(of) is tuple}
+        return build(cls, {key: _words(value) if key in lists else value for key, value in settings.items()}, name)
+
+    return [tuple(part(name, settings) for name, settings in steps) for steps in spelling.read(text, field_name)]
+
+
+def _words(value: Any) -> list[Any]:
+    return value.split() if isinstance(value, str) else [value]
 
 
 def spelled_attacks(text: str, field_name: str) -> list[Attack]:
@@ -363,41 +375,3 @@ def _named_part(kind: str, field_name: str, value: Any) -> Any:
     table = {"name": value} if isinstance(value, str) else dict(value)
     require(isinstance(table.get("name"), str), field_name, value, 'give a name, or a table with name = "…"')
     return build(part_class(kind, table.pop("name")), table, field_name)
-
-
-def _convert(kind: Any, value: Any, name: str) -> Any:
-    """Return `value` as the type `kind`, without guessing: text is no number (but a fraction), true is no integer."""
-    wrong = NoiseproofError(f"{name} is {value!r}: give {_type_name(kind)}")
-    origin, args = get_origin(kind), get_args(kind)
-    if origin is Literal:
-        if value not in args:
-            raise unknown(name, value, args) if isinstance(value, str) else wrong
-        return value
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise wrong
-        return tuple(_convert(args[0], item, name) for item in value)
-    if type(None) in args:
-        return None if value is None else _convert(next(a for a in args if a is not type(None)), value, name)
-    if kind is float:
-        if isinstance(value, str):
-            try:
-                return number(value)
-            except ValueError:
-                raise wrong from None
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-        raise wrong
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise wrong
-    return value
-
-
-def _type_name(kind: Any) -> str:
-    names = {float: "a number", int: "a whole number", str: "text", bool: "true or false"}
-    if get_origin(kind) is Literal:
-        return " or ".join(get_args(kind))
-    if get_origin(kind) is tuple:
-        return f"a list, each {_type_name(get_args(kind)[0])}"
-    plain = [a for a in get_args(kind) if a is not type(None)]
-    return names.get(kind) or _type_name(plain[0])

@@ -18,6 +18,10 @@ class NoGradientError(NoiseproofError):
     """An attack by gradients got none from the network: it says nothing about it, which is not the same as robust."""
 
 
+class UnfitError(NoiseproofError):
+    """An attack needs what this network has not: spiking neurons for a surrogate, enough classes for a loss."""
+
+
 def require(condition: bool, field: str, value: object, remedy: str) -> None:
     """Raise `NoiseproofError` ("field is value: remedy") unless `condition` holds."""
     if not condition:

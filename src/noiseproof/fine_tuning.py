@@ -13,13 +13,14 @@ from noiseproof.config import Experiment
 from noiseproof.data import Splits, Task
 from noiseproof.errors import NoiseproofError, require
 from noiseproof.measure import measure
-from noiseproof.networks import convert
+from noiseproof.networks import SpikingNetwork, convert
 from noiseproof.networks.conversion import check_convertible
 from noiseproof.parameters import parameters_of
 from noiseproof.randomness import generator
 from noiseproof.records import Record, RunFolder
 
-BLOCK = 100  # calibration samples at a time: every current of every step is kept for a block
+BLOCK = 100  # calibration samples at a time
+STEPS = 2000  # or fewer, so that these times their steps are no more: every current of a layer is kept for a block
 
 
 def started(experiment: Experiment) -> Experiment:
@@ -54,7 +55,15 @@ def converts(source: Experiment, experiment: Experiment) -> bool:
 
 
 def check_start(source: Experiment, experiment: Experiment, task: Task) -> None:
-    """Raise `NoiseproofError` unless the network of `experiment` can begin with the weights of `source`; no weights are needed."""
+    """Raise `NoiseproofError` unless the network of `experiment` can begin with the weights of `source`; no weights are needed.
+
+    Nor may what this training validates on be what that one trained on. A limit changes nothing in that: it keeps the first ones of
+    either part.
+    """
+    for field in ("seed", "validation") if source.data == experiment.data else ():
+        there, here = getattr(source, field), getattr(experiment, field)
+        remedy = f"its training has {there!r}, so that it has seen validation samples of this one; give both the same {field}"
+        require(there == here, field, here, f"start_from is {experiment.start_from!r}, and {remedy}")
     with torch.device("meta"):  # shapes alone
         there, here = source.network.make(task), experiment.network.make(task)
     try:
@@ -85,7 +94,9 @@ def start(experiment: Experiment, network: nn.Module, data: Splits, device: str 
     for one in (plain, network):
         one.to(device)
     chosen = torch.randperm(len(data.train), generator=generator("calibration", experiment.seed))[: experiment.calibration]
-    converted = convert(plain, network, data.train.x[chosen].to(device).split(BLOCK))  # pyright: ignore[reportArgumentType] (it is spiking)
+    assert isinstance(network, SpikingNetwork)
+    block = max(1, min(BLOCK, STEPS // network.steps))
+    converted = convert(plain, network, data.train.x[chosen].to(device).split(block))
     x, y = data.validation.x.to(device), data.validation.y.to(device)
 
     def record(metric: str, value: float, n: int, split: str, layer: dict[str, str] | None = None) -> Record:

@@ -18,7 +18,7 @@ from noiseproof.data import Splits
 from noiseproof.errors import NoiseproofError, require
 from noiseproof.evaluation import Ledger, Measures, check_attack, check_measures, measure_all, robustness
 from noiseproof.evaluation.robustness import blocks_of
-from noiseproof.evaluation.sources import open_source
+from noiseproof.evaluation.sources import with_source
 from noiseproof.files import locked
 from noiseproof.fine_tuning import check_start
 from noiseproof.methods import Context
@@ -90,14 +90,14 @@ def attack_run(
 ) -> list[Attack]:
     """Attack the inputs of a finished run and append what is new to its records; return the attacks, with those made on another network.
 
-    `transfer_from`: the folder of a run on whose network the attacks by gradients are made too. The rest is as for `robustness`.
+    `transfer_from`: the folder of a run on whose network the attacks by gradients are made too, and which ensembles get as their
+    source. The rest is as for `robustness`.
 
     Raises `NoiseproofError` as `evaluate_run` does, and when an attack does not fit, before any long work.
     """
     with _opened(run, data_dir, device) as (network, data, ledger, name):
         test = data.test.to(device)
-        source = open_source(transfer_from, data, device) if transfer_from else None
-        attacks = [*attacks, *(source.transfers(attacks) if source else [])]
+        attacks = with_source(network, attacks, transfer_from, data, device)
         require(save is None or len(attacks) == 1, "save", save, f"it takes one attack at one ε, these are {len(attacks)}; give one")
         for attack in attacks:
             check_attack(network, test.x[:2], attack)

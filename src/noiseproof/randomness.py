@@ -87,6 +87,21 @@ def stochastic(seed: int, index: int = 0, *, running: bool = False) -> Iterator[
 
 
 @contextlib.contextmanager
+def drawn_anew(number: int) -> Iterator[None]:
+    """Let networks draw other numbers than in the `stochastic` that is open, for every `number` others; number 0 draws those of it.
+
+    Where none is open, nothing changes.
+    """
+    make = _current.get()
+    if make is None or number == 0:
+        yield
+        return
+    base = int(torch.randint(2**62, (1,), generator=make()))
+    with stochastic(base, number):
+        yield
+
+
+@contextlib.contextmanager
 def globally_seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Seed PyTorch's global generators (outside networks may draw from them) and leave the user's as they were."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):

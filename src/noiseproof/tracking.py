@@ -113,4 +113,4 @@ def last_ms_mppd(network: nn.Module, x: Tensor, moved: Tensor) -> Tensor:
         raise NoiseproofError("track_perturbation is given: the network has no spiking neurons of noiseproof; leave it out")
     clean, other = (network.run(z, record=("current",)).traces["current"] for z in (x, moved))
     name = list(clean)[-1]
-    return ms_mppd(layer_dynamics(layers[name], clean[name] - other[name], effective=True))
+    return ms_mppd(layer_dynamics(layers[name], clean[name] - other[name]))

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 import noiseproof as npf
 from noiseproof.attacks import APGD, PGD, Attack, Ensemble, Members, RandomNoise, RateGradient, Square, TunedSurrogate
+from noiseproof.attacks._ball import Ball
+from noiseproof.attacks._view import View
 from noiseproof.attacks.tuned_surrogate import sharp
 from noiseproof.data import Split, Splits
 from noiseproof.errors import NoiseproofError
@@ -46,6 +48,26 @@ class Several(Members):
 
     def members(self, network: nn.Module) -> tuple[Attack, ...]:
         return self.of
+
+
+@dataclass(frozen=True)
+class Failing(Attack):
+    """An attack that finds a setting wrong while it searches."""
+
+    def search(self, view: View, x: Tensor, y: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
+        raise NoiseproofError("loss is 'hinge': give ce")
+
+
+class Noisy(nn.Module):
+    """A network with noise in its hidden layer, drawn anew at every call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.out = nn.Linear(784, 64), nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.hidden(x.flatten(1)).relu()
+        return self.out(hidden + 1.5 * torch.randn_like(hidden))
 
 
 def attacked(attack: Attack, network: nn.Module, data: Splits, **options: Any) -> Any:
@@ -105,11 +127,15 @@ def test_plain_networks_have_no_members_for_spikes(data: Splits, mlp: nn.Module,
 def test_a_member_that_cannot_be_used_is_left_out_and_says_why(data: Splits, mlp: nn.Module) -> None:
     x, y = data.test.x, mlp(data.test.x).argmax(1)
     members = (RateGradient(eps=0.1), PGD(eps=0.1, surrogate="atan"), RandomNoise(eps=0.1))
-    found = Several(eps=0.1, of=members)(mlp, x, y, generator("test", 0))
+    with pytest.warns(UserWarning, match="no gradient says anything about this network"):
+        found = Several(eps=0.1, of=members)(mlp, x, y, generator("test", 0))
     assert ["no spiking neurons" in member.skipped for member in found.members] == [True, True, False]
     assert [member.surviving for member in found.members[:2]] == [50, 50]
     with pytest.raises(NoiseproofError, match="no attack can be used on this network; the first said: surrogate is RGA"):
         Several(of=members[:2])(mlp, x, y, generator("test", 0))
+    # other errors are no reason to leave a member out
+    with pytest.raises(NoiseproofError, match="loss is"):
+        Several(of=(RandomNoise(), Failing()))(mlp, x, y, generator("test", 0))
     with pytest.raises(NoiseproofError, match="no single perturbation"):
         Ensemble().craft(mlp, dict(mlp.named_parameters()), x, y, generator("test", 0))
 
@@ -125,7 +151,8 @@ def test_a_network_without_gradient_is_left_to_the_black_boxes(data: Splits, mlp
 
     network = Rounded()
     x, y = data.test.x, network(data.test.x).argmax(1)
-    found = Ensemble(eps=0.1, **SMALL)(network, x, y, generator("test", 0))
+    with pytest.warns(UserWarning, match="what is left is what queries leave"):
+        found = Ensemble(eps=0.1, **SMALL)(network, x, y, generator("test", 0))
     said = {member.attack.describe()["name"]: member.skipped for member in found.members}
     assert "no gradient to its input" in said["pgd"]
     assert said["square"] == said["random-noise"] == ""
@@ -184,6 +211,45 @@ class TestStochastic:
             attacked(PGD(eps=0.05, steps=2, eot=2), noisy, data)
             attacked(PGD(eps=0.05, steps=2), spiking, data)
 
+    @pytest.fixture(scope="class")
+    def noisy(self, data: Splits) -> nn.Module:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            network = Noisy()
+            optimizer = torch.optim.Adam(network.parameters(), 1e-2)
+            for _ in range(100):
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(network(data.train.x), data.train.y).backward()
+                optimizer.step()
+        return npf.adapt(network)
+
+    @pytest.mark.filterwarnings("ignore:the network is stochastic")
+    @pytest.mark.parametrize("eot", [1, 2])
+    def test_a_lucky_draw_ends_no_search(self, data: Splits, noisy: nn.Module, eot: int) -> None:
+        for attack in (PGD(eps=0.05, steps=10, eot=eot), APGD(eps=0.05, steps=10, eot=eot)):
+            found, through = attacked(attack, noisy, data), attacked(replace(attack, survivors_only=False), noisy, data)
+            assert torch.equal(found.x, through.x)
+        right = round(attacked(RandomNoise(eps=0.0, eot=eot), noisy, data).accuracy * len(data.test.x))
+        square = attacked(Square(eps=0.05, queries=20, eot=eot), noisy, data).budget.queries
+        assert square >= 20 * eot * 0.9 * right
+
+    @pytest.mark.filterwarnings("ignore:the network is stochastic")
+    def test_no_member_leaves_fewer_than_the_whole(self, data: Splits, noisy: nn.Module) -> None:
+        for seed in range(4):
+            found = Ensemble(eps=0.05, **SMALL)(noisy, data.test.x, data.test.y, generator("test", seed))
+            surviving = [member.surviving for member in found.members]
+            assert surviving == sorted(surviving, reverse=True)
+            assert surviving[-1] >= round(found.accuracy * len(data.test.x))
+
+    @pytest.mark.filterwarnings("ignore:the network is stochastic")
+    def test_more_steps_find_no_less(self, data: Splits, noisy: nn.Module) -> None:
+        one, twenty, whole = (
+            sum(attack(noisy, data.test.x, data.test.y, generator("test", seed)).accuracy for seed in range(4)) / 4
+            for attack in (PGD(eps=0.05, steps=1), PGD(eps=0.05, steps=20), Ensemble(eps=0.05, **SMALL))
+        )
+        assert twenty <= one + 0.05
+        assert whole <= twenty + 0.05
+
     def test_dropout_that_an_outside_module_leaves_on_is_noticed(self, data: Splits) -> None:
         class Dropping(nn.Sequential):
             def forward(self, input: Tensor) -> Tensor:
@@ -222,6 +288,10 @@ class TestStochastic:
         draws = attacked(PGD(eps=0.2, steps=5, eot=8), network, data)
         expected = attacked(PGD(eps=0.2, steps=5, eot=8, expected=True, survivors_only=False), network, data)
         assert max(draws.accuracy, expected.accuracy) < clean - 0.3
+        # spikes decide, which differ from draw to draw, so that no sample leaves
+        for attack in (PGD(eps=0.2, steps=5, eot=8, expected=True), APGD(eps=0.2, steps=5, eot=8, expected=True)):
+            found, through = attacked(attack, network, data), attacked(replace(attack, survivors_only=False), network, data)
+            assert torch.equal(found.x, through.x)
         assert any(getattr(member, "expected", False) for member in Ensemble(eot=4).members(network))
         with pytest.raises(NoiseproofError, match="expected is True"):
             attacked(PGD(expected=True), trained(data, hidden=(8,)), data)

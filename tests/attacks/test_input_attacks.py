@@ -30,7 +30,9 @@ from noiseproof.attacks import (
     Transfer,
     TunedSurrogate,
 )
+from noiseproof.config import spelled_attacks
 from noiseproof.data import Splits, Task
+from noiseproof.evaluation.robustness import spelled
 from noiseproof.networks import LSNN, MLP
 from noiseproof.randomness import generator
 
@@ -224,7 +226,25 @@ def test_records_say_every_setting(name: str) -> None:
     attack = made(name, "images")
     said = attack.describe()
     assert said["name"] == name.partition(",")[0]
-    assert {f.name for f in fields(attack)} - {"label"} <= said.keys()
+    assert {f.name for f in fields(attack)} - {"label", "identity"} <= said.keys()
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        *ATTACKS.values(),
+        PGD(surrogate="atan", surrogate_settings=(2.0,)),
+        PGD(surrogate="triangle", surrogate_settings=(0.3, 1.0)),
+        Transfer(source="runs/one", attack='pgd(steps=5, surrogate=triangle, surrogate_settings="0.3 1.0")'),
+        TunedSurrogate(rules=()),
+    ],
+)
+def test_every_attack_is_read_as_it_is_spelled(attack: Attack) -> None:
+    source = {"source": attack.source} if isinstance(attack, Transfer) else {}
+    if source:  # records name a source, of which they hold no folder
+        attack = replace(attack, label="one", identity="0")
+    (again,) = spelled_attacks(spelled(attack), "attack")
+    assert replace(again, **source, **({"label": "one", "identity": "0"} if source else {})) == attack
 
 
 @every_attack
@@ -284,9 +304,52 @@ def test_a_network_without_gradients_is_not_called_robust(name: str, how: str, m
         with pytest.raises(npf.NoiseproofError, match=message):
             attack(network, x, y, torch.Generator().manual_seed(0))
         return
-    found = attack(network, x, y, torch.Generator().manual_seed(0))
+    blind = pytest.warns(UserWarning, match="no gradient says anything") if isinstance(attack, Members) else contextlib.nullcontext()
+    with blind:
+        found = attack(network, x, y, torch.Generator().manual_seed(0))
     assert bool(found.success.any()) or isinstance(attack, Transfer), "queries alone fool a linear network"
     assert not isinstance(attack, Members) or any(message in member.skipped for member in found.members)
+
+
+class Steep(nn.Module):
+    """A network whose gradient is not finite where the input is zero: √x, as in a norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = nn.Linear(36, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(x.sqrt().flatten(1) + 0 * (x - x).sqrt().flatten(1))
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_gradients_that_are_not_finite_lead_nowhere(norm: str) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network, x = Steep(), inputs_of(STILL)
+    y = labels_of(FGSM(), network, x)
+    with pytest.raises(npf.NoiseproofError, match="zero for every sample"):
+        PGD(eps=0.3, norm=norm, steps=3)(network, x, y, torch.Generator().manual_seed(0))
+
+
+def test_inputs_that_are_not_finite_are_an_error() -> None:
+    class Astray(FGSM):
+        def settle(self, found: Tensor, ball: object) -> Tensor:
+            return found + torch.nan
+
+    network, task = network_of("images")
+    x = inputs_of(task)
+    with pytest.raises(npf.NoiseproofError, match="inputs that are not finite"):
+        Astray()(network, x, labels_of(FGSM(), network, x), torch.Generator())
+
+
+def test_the_output_that_kl_leads_away_from_is_asked_for_once() -> None:
+    network, task = network_of("images")
+    x = inputs_of(task)
+    found = PGD(eps=0.3, steps=10, loss="kl")(network, x, None, torch.Generator().manual_seed(0))
+    assert found.success.any(), "nobody leaves"
+    # as they were, what it gave then, as they became
+    assert found.budget.queries == 3 * len(x)
 
 
 @every_attack

@@ -7,12 +7,15 @@ import torch
 from torch import nn
 
 import noiseproof as npf
-from noiseproof.attacks import PGD, Transfer
+from noiseproof import config
+from noiseproof.attacks import PGD, Ensemble, Transfer
 from noiseproof.data import Splits
 from noiseproof.errors import NoiseproofError
+from noiseproof.evaluation.sources import Source
 from noiseproof.randomness import generator
 from noiseproof.records import RunFolder
-from noiseproof.training import train_experiment
+from noiseproof.report.attack_names import kind_of
+from noiseproof.training import claim, train_experiment
 
 SMALL = npf.Experiment(data="digits", network=npf.networks.MLP(hidden=(32,)), epochs=4, limit_train=400, limit_test=100)
 
@@ -38,6 +41,23 @@ def test_a_run_of_another_seed_fools_more_than_noise_and_less_than_the_white_box
     assert white.accuracy < found.accuracy < noise.accuracy
     assert attack.describe()["source"].endswith("seed 1")
     assert bool(((found.x.double() - x.double()).abs() <= 0.1).all())
+
+
+def test_records_tell_two_sources_of_one_label_apart(tmp_path: Path, mlp: nn.Module) -> None:
+    described = []
+    for epochs in (1, 2):
+        run = RunFolder(tmp_path / str(epochs))
+        experiment = npf.Experiment(**{**vars(SMALL), "epochs": epochs})
+        claim(run, config.to_dict(experiment))
+        folder = str(run.path)
+        (given,) = Source(mlp, "standard, seed 0", experiment.identity).transfers([PGD()])
+        for attack in (Ensemble(source=folder), Transfer(source=folder), given):
+            found = attack.describe()
+            assert (found["source"], found["identity"]) == ("standard, seed 0", experiment.identity)
+        described.append(found)
+    assert described[0] != described[1]
+    assert "identity" not in Ensemble().describe()
+    assert kind_of(described[0]).label == kind_of(described[1]).label == "Transfer, from standard, seed 0"
 
 
 def test_a_source_that_does_not_fit_is_refused(digits: Splits, mlp: nn.Module) -> None:

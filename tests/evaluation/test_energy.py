@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 import snntorch as snn
 import torch
+from spikingjelly.activation_based import layer, neuron, surrogate
 from torch import Tensor, nn
 
 import noiseproof as npf
-from noiseproof.data import Splits
+from noiseproof.data import Split, Splits
 from noiseproof.evaluation import OperationCosts, energy, operation_costs
-from noiseproof.evaluation.operations import operations
+from noiseproof.evaluation.operations import Operations, operations
 from noiseproof.networks import CNN, LSNN, MLP, ResNet12, SpikingNetwork
 from noiseproof.networks._base import Architecture
 from noiseproof.networks._spiking import Readout, Residual
@@ -130,6 +131,78 @@ def test_networks_of_others(digits: Splits) -> None:
     assert list(found) == ["0", "4"]
     assert (found["0"].activity, found["0"].spikes) == (4, False)
     assert (found["4"].activity, found["4"].spikes) == (pytest.approx(float(s["1"].sum()) / SAMPLES / (4 * 12 * 12), rel=1e-5), True)
+
+
+@pytest.mark.parametrize("mode", ["s", "m"])
+def test_a_network_of_spikingjelly_is_counted_in_both_its_modes(mode: str, digits: Splits) -> None:
+    """Its layers are subclasses of those of PyTorch; in mode "m" they take all steps at once, [T, B, C, H, W]."""
+    torch.manual_seed(0)
+    spiking = [neuron.LIFNode(tau=2.0, v_threshold=0.2, surrogate_function=surrogate.ATan(), step_mode=mode) for _ in range(2)]
+    convolution, pool = layer.Conv2d(1, 4, 5, step_mode=mode), layer.AvgPool2d(2, step_mode=mode)
+    module = nn.Sequential(
+        convolution, spiking[0], pool, layer.Conv2d(4, 6, 3, step_mode=mode), spiking[1], layer.Flatten(step_mode=mode), nn.Linear(600, 10)
+    )
+    network = npf.adapt(module, steps=4)
+    found, s = operations(network, digits.test.x[:SAMPLES]), spikes(network, digits.test.x[:SAMPLES])
+    assert found["0"] == Operations(5 * 5 * 24 * 24 * 4, 4, False)
+    assert (found["3"].flops, found["3"].spikes) == (3 * 3 * 10 * 10 * 4 * 6, True)
+    assert found["3"].activity == pytest.approx(float(s["1"].sum()) / SAMPLES / (4 * 12 * 12), rel=1e-5)
+    assert found["6"].activity == pytest.approx(float(s["4"].sum()) / SAMPLES / 600, rel=1e-5)
+    assert found["6"].activity > 0
+
+
+def outside(pool: nn.Module, features: int, *between: nn.Module) -> nn.Module:
+    torch.manual_seed(0)
+    leaky = {"beta": 0.9, "threshold": 0.5, "init_hidden": True}
+    return npf.adapt(nn.Sequential(nn.Conv2d(1, 4, 5), snn.Leaky(**leaky), pool, nn.Flatten(), *between, nn.Linear(features, 10)), steps=4)
+
+
+def test_every_average_says_itself_over_how_many_values_it_is_taken(digits: Splits) -> None:
+    x = digits.test.x[:SAMPLES]
+    for pool, features in ((nn.AvgPool2d(3, 2, 1), 576), (nn.AdaptiveAvgPool2d(6), 144), (nn.AdaptiveAvgPool2d((1, 24)), 96)):
+        network = outside(pool, features)
+        s = spikes(network, x)["1"]
+        ones = torch.ones(1, 1, 24, 24, requires_grad=True)
+        pool(ones).sum().backward()
+        assert ones.grad is not None
+        largest = {576: 9, 144: 16, 96: 24}[features]
+        # every spike counts once for every window in which it lies
+        met = (s.sum((0, 1)) * (ones.grad[0] * largest).round()).sum()
+        assert operations(network, x)["4"].activity == pytest.approx(float(met) / SAMPLES / features, rel=1e-5)
+
+
+@pytest.mark.parametrize("pool", [nn.AvgPool2d(3, 2, 1, count_include_pad=False), nn.AdaptiveAvgPool2d(5), nn.AvgPool2d(5, ceil_mode=True)])
+def test_spikes_in_windows_of_unequal_size_are_refused_and_numbers_are_not(pool: nn.Module, digits: Splits) -> None:
+    x = digits.test.x[:5]
+    features = pool(torch.zeros(1, 4, 24, 24)).numel()
+    with pytest.raises(npf.NoiseproofError, match=rf"layer 2 \({type(pool).__name__}\) averages spikes over windows of unequal size"):
+        operations(outside(pool, features), x)
+    plain = npf.adapt(nn.Sequential(nn.Conv2d(1, 4, 5), nn.ReLU(), pool, nn.Flatten(), nn.Linear(features, 10)))
+    assert operations(plain, x)["4"] == Operations(features * 10.0, 1, False)
+
+
+def test_a_sample_without_spikes_does_not_say_what_comes_into_a_layer(digits: Splits) -> None:
+    """Numbers between two layers without bias are zero for it, as spikes would be."""
+    network = outside(nn.Identity(), 8, nn.Linear(4 * 24 * 24, 8, bias=False))
+    network.module[0].bias.data.zero_()  # pyright: ignore[reportIndexIssue, reportAttributeAccessIssue]
+    x, y = digits.test.x[:60].clone(), digits.test.y[:60]
+    x[0] = x[51:] = 0.0
+    records = energy(network, Split(x, y))
+    kinds = {r.perturbation["layer"]: r.perturbation["operation"] for r in records if r.metric == "input_activity"}
+    assert kinds == {"0": "mac", "4": "ac", "5": "mac"}
+    # also in the steps in which nothing spikes yet
+    assert value(records, "input_activity", "5") == 4
+    silent = energy(network, Split(torch.zeros_like(x), y))
+    assert value(silent, "plain_energy_pj", costs="fp32") == value(records, "plain_energy_pj", costs="fp32")
+
+
+def test_two_tables_of_one_name_are_kept_apart(digits: Splits) -> None:
+    network = made(digits, MLP(hidden=(20,), neuron="lif", steps=2))
+    costs = (OperationCosts("mine", 1.0, 1.0), OperationCosts("mine", 1.0, 3.0))
+    totals = {
+        r.perturbation["mac"]: r.value for r in energy(network, digits.test, samples=5, costs=costs) if r.metric == "energy_pj" and not r.at
+    }
+    assert totals[3.0] - totals[1.0] == pytest.approx(2 * 2 * 784 * 20)
 
 
 def test_costs_by_name_and_from_a_file(tmp_path: Path, digits: Splits) -> None:

@@ -116,6 +116,14 @@ def test_gain_of_a_layer_bounds_what_is_measured_and_is_reached(neuron, per, dig
     assert enlarged(worst) == pytest.approx(gain, rel=1e-6)
 
 
+def test_a_t_on_the_input_enlarges_as_its_gain_does(digits: Splits) -> None:
+    network = made(digits, MLP(hidden=(20,), neuron="dlif", steps=4, dlif_on="input"))
+    layer = layers_with_gain(network)["dlif1"]
+    layer.a.data.fill_(2.0)  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+    found = {r.metric: r.value for r in l2_gain(network)}
+    assert found["l2_gain"] == pytest.approx(2 * found["weight_norm"] * dynamics_gain(layer.leak, 4))  # pyright: ignore[reportArgumentType]
+
+
 @torch.no_grad()
 def test_gain_bounds_the_dynamics_of_real_pairs(digits: Splits) -> None:
     """What an attack does to the spikes before a layer comes out enlarged by at most the gain."""

@@ -15,6 +15,7 @@ from noiseproof.networks._architecture import Kind
 from noiseproof.neurons import LIF
 from noiseproof.neurons.dynamics import layer_dynamics
 from noiseproof.randomness import generator
+from noiseproof.tracking import last_ms_mppd
 
 
 def spiking(digits: Splits, neuron: Kind = "lif", **settings) -> SpikingNetwork:
@@ -34,10 +35,9 @@ def test_every_distance_is_its_definition(neuron: Kind, digits: Splits) -> None:
     network, x = spiking(digits, neuron), digits.test.x[:20]
     leak = torch.full((5,), 0.9 if neuron == "lif" else 0.99, dtype=torch.float64)
     if neuron == "dlif":
-        a = torch.linspace(0.5, 1.2, 5)
-        network.dlif2.a.data.copy_(a)  # pyright: ignore[reportAttributeAccessIssue, reportCallIssue]
+        network.dlif2.a.data.copy_(torch.linspace(0.5, 1.2, 5))  # pyright: ignore[reportAttributeAccessIssue, reportCallIssue]
         network.dlif2.leak.data.fill_(0.8)  # pyright: ignore[reportAttributeAccessIssue, reportCallIssue]
-        leak = 0.8 * a.double()
+        leak = torch.full((5,), 0.8, dtype=torch.float64)  # λ alone, without a[t]: eq. (11)
     else:
         network.lif2.leak.data.fill_(0.9)  # pyright: ignore[reportAttributeAccessIssue, reportCallIssue]
     moved = (x + 0.1 * torch.randn(x.shape, generator=generator("noise", 0))).clamp(0, 1)
@@ -56,6 +56,7 @@ def test_every_distance_is_its_definition(neuron: Kind, digits: Splits) -> None:
         square += float(epsilon.square().mean()) / 5
         assert found["mppd", layer, step + 1.0] == pytest.approx(norm(epsilon), rel=1e-5)
     assert found["ms_mppd", layer, None] == pytest.approx(square, rel=1e-5)
+    assert float(last_ms_mppd(network, x, moved).double().mean()) == pytest.approx(square, rel=1e-5)
     assert square > 0
 
 

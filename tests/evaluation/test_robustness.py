@@ -10,15 +10,17 @@ import torch
 from torch import Tensor, nn
 
 import noiseproof as npf
-from noiseproof.attacks import FGSM, PGD, AutoAttack, Ensemble, RandomNoise, Square
+from noiseproof.attacks import FGSM, PGD, AutoAttack, Ensemble, RandomNoise, Square, Transfer
 from noiseproof.checklist import Verdict, verdicts
 from noiseproof.data import Split, Splits
-from noiseproof.evaluation import Ledger, Measures, check_measures, robustness
-from noiseproof.evaluation.robustness import Figures
+from noiseproof.evaluation import Evaluation, Ledger, Measures, check_measures, robustness
+from noiseproof.evaluation.robustness import Figures, spelled
+from noiseproof.evaluation.sources import with_source
 from noiseproof.plan import run_plan
 from noiseproof.plan_file import load_plan
 from noiseproof.randomness import generator
 from noiseproof.records import Record
+from noiseproof.report import attacked
 
 EPS = 0.1
 
@@ -179,8 +181,29 @@ def test_without_labels_what_is_right_still_counts_as_right(network, data) -> No
     records = robustness(network, data.test, attack, checks=False)
     moved = torch.cat([attack(network, x, None, generator("input attack", 0, i)).x for i, x in enumerate(data.test.x.split(100))])
     with torch.no_grad():
-        right = (network(moved).argmax(-1) == data.test.y).double().mean()
-    assert value(records, "accuracy", "pgd") == pytest.approx(float(right))
+        right = [(network(x).argmax(-1) == data.test.y).double() for x in (data.test.x, moved)]
+    assert value(records, "accuracy", "pgd") == pytest.approx(float((right[0] * right[1]).mean()))
+
+
+def test_what_an_attack_without_labels_puts_right_was_wrong_before(network, data) -> None:
+    attack = PGD(eps=0.5, steps=5, loss="kl")
+    found = attack(network, data.test.x[:40], None, generator("input attack", 0, 0))
+    moved = found.after != found.before
+    assert moved.sum() > 20
+    # labels by which these samples are wrong, and put right
+    split = Split(data.test.x[:40], found.after)
+    records = robustness(network, split, attack, checks=False)
+    assert value(records, "accuracy", "pgd") == pytest.approx(float((~moved).double().mean()))
+
+
+@pytest.mark.filterwarnings("ignore:the network is stochastic")
+def test_what_is_saved_of_a_stochastic_network_agrees_with_itself(data, tmp_path: Path) -> None:
+    poisson = trained(data, neuron="lif", steps=3, coding="poisson")
+    path = tmp_path / "inputs.npz"
+    records = robustness(poisson, data.test, PGD(eps=0.02, steps=2), save=path, checks=False)
+    saved = np.load(path)
+    assert ((saved["predictions"] != saved["y"]) == saved["success"]).all()
+    assert value(records, "accuracy", "pgd") == pytest.approx(1 - saved["success"].mean())
 
 
 def test_members_are_recorded_in_the_order_in_which_they_ran(network, data) -> None:
@@ -237,9 +260,29 @@ def test_no_gradient_is_not_robust(network, other, data) -> None:
         robustness(blind, data.test, PGD(eps=EPS), ledger=ledger)
     assert not [r for r in ledger.records if r.perturbation]
     records = robustness(blind, data.test, Square(eps=EPS, queries=50), samples=50, ledger=ledger)
-    assert [r.metric for r in records if r.perturbation.get("name") == "pgd"] == ["zero_gradient_share"]
-    assert {key: v.outcome for key, v in judged(records).items() if v.outcome != "undecided"} == {"zero-gradients": "fail"}
+    assert [r.metric for r in records if r.perturbation.get("name") == "pgd"] == ["stochastic", "zero_gradient_share"]
+    outcomes = {key: v.outcome for key, v in judged(records).items() if v.outcome != "undecided"}
+    assert outcomes == {"zero-gradients": "fail", "draws": "pass"}
     assert robustness(blind, data.test, Square(eps=EPS, queries=50), samples=50, ledger=ledger) == records
+
+
+def test_members_that_say_nothing_are_recorded_and_shown(network, other, data) -> None:
+    blind, attack, ledger = npf.adapt(Blind(network, other), bounds=(0.0, 1.0)), AutoAttack(eps=EPS, steps=2, queries=9), Ledger()
+    with pytest.warns(UserWarning, match="no gradient says anything"):
+        records = robustness(blind, data.test, attack, samples=40, checks=False, ledger=ledger)
+    skipped = {r.at["place"]: r.perturbation["member"].partition("(")[0] for r in records if r.metric == "skipped"}
+    assert skipped == {1.0: "apgd", 2.0: "apgd", 3.0: "fab"}
+    assert [r.at["place"] for r in records if r.metric == "surviving"] == [4.0]
+    assert judged(records)["ensemble"].sentence.startswith("No gradient says anything to the autoattack")
+    _, members = attacked.tables([Evaluation({}, ledger.records)], [attack.describe()], 40)
+    assert [row[2].text.partition(":")[0] for row in members.rows][:3] == ["left out"] * 3
+
+
+@pytest.mark.filterwarnings("ignore:the network is stochastic")
+def test_one_draw_of_a_stochastic_network_fails_the_check(data) -> None:
+    poisson = npf.networks.MLP(hidden=(20,), neuron="lif", steps=3, coding="poisson").build(data.task, generator("weights", 0))
+    for eot, outcome in ((1, "fail"), (2, "pass")):
+        assert judged(robustness(poisson, data.test, FGSM(eps=EPS, eot=eot), samples=10))["draws"].outcome == outcome
 
 
 def test_bad_input_is_refused_before_any_work(network, data, tmp_path: Path) -> None:
@@ -284,6 +327,13 @@ def test_evaluate_attacks_inputs_and_leaves_the_network_as_it_was(network, data)
     assert all(torch.equal(p, before[name]) for name, p in network.state_dict().items())
     attacked = [(r.perturbation["name"], r.perturbation["eps"]) for r in result.records() if r.metric == "accuracy" and r.perturbation]
     assert attacked == [("pgd", 0.05), ("pgd", 0.1), ("fgsm", 0.1)]
+
+
+def test_a_member_on_another_network_is_spelled_by_the_name_of_its_source(network, other) -> None:
+    (transfer,) = (one for one in Ensemble(source=other, label="other, seed 1").members(network) if isinstance(one, Transfer))
+    assert spelled(transfer) == 'transfer(source="other, seed 1", attack="pgd(steps=20, momentum=1)")'
+    unnamed = (Ensemble(source=each).describe() for each in (network, other))
+    assert len({one["identity"] for one in unnamed}) == 2
 
 
 PLAN = """
@@ -333,6 +383,16 @@ def test_a_source_of_other_classes_is_refused(network, data, tmp_path: Path) -> 
     (run, *_) = run_plan(load_plan(path), tmp_path / "out", progress=False, processes=1)
     measures = Measures(mismatch=(), input_attacks=("fgsm(eps=0.1)",), transfer_from=str(run.path))
     check_measures(network, data, measures)
+    attacks = [Ensemble(eps=0.1), Square(eps=0.1), FGSM(eps=0.1), Ensemble(eps=0.1, source=str(run.path))]
+    found = with_source(network, attacks, str(run.path), data, "cpu")
+    assert [a.describe().get("source", "-") for a in found] == ["a, seed 0", "-", "-", "a, seed 0", "a, seed 0"]
+    assert found[0].describe() == found[3].describe() == attacks[3].describe()
+    assert any(member.describe().get("source") == "a, seed 0" for member in found[0].members(network))
+    with pytest.raises(npf.NoiseproofError, match="none of the attacks can use it; add an ensemble"):
+        with_source(network, [Square(eps=0.1)], str(run.path), data, "cpu")
+    own = found[0].source
+    with pytest.raises(npf.NoiseproofError, match="it is the network that is attacked"):
+        with_source(own, [FGSM(eps=0.1)], str(run.path), data, "cpu")
     fewer = Splits(replace(data.task, classes=3), data.train, data.validation, data.test)
     three = npf.networks.MLP(hidden=(20,)).build(fewer.task, generator("weights", 0))
     with pytest.raises(npf.NoiseproofError, match="for other inputs or classes than this data has"):

@@ -1,5 +1,7 @@
 """The papers' networks, spiking and plain: sizes, runs, state, coding, conversion."""
 
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -299,10 +301,10 @@ def test_coded_networks_are_trained_and_measured(coding: str, digits: Splits) ->
     assert [r.value for r in first] == [r.value for r in again]
 
 
-@pytest.mark.parametrize("architecture", [VGG5, ResNet12, CNN, MLP], ids=lambda a: a.__name__)
+@pytest.mark.parametrize("architecture", [VGG5, ResNet12, MLP], ids=lambda a: a.__name__)
 def test_conversion_sets_thresholds_by_the_percentile(architecture) -> None:
     """Layer by layer: the share of currents above the threshold is 1 % in the layer's busiest step."""
-    task = GREY if architecture in (CNN, MLP) else Task("small", (3, 16, 16), 10, (0.5,) * 3, (0.25,) * 3, (0.0, 1.0))
+    task = GREY if architecture is MLP else Task("small", (3, 16, 16), 10, (0.5,) * 3, (0.25,) * 3, (0.0, 1.0))
     plain = architecture(neuron="relu").build(task, generator("weights", 0))
     spiking = architecture(neuron="lif", steps=4).build(task, generator("weights", 1))
     x = inputs(task, 12)
@@ -318,6 +320,32 @@ def test_conversion_sets_thresholds_by_the_percentile(architecture) -> None:
     assert report.plain_accuracy is not None
     assert report.spiking_accuracy is not None
     assert all(float(p.detach()) == 1.0 for n, p in spiking.named_parameters() if n.endswith("leak"))
+
+
+def test_conversion_keeps_the_currents_of_one_layer_at_a_time() -> None:
+    """In Poisson coding over many steps those of all layers would not fit; the draw is the same for every layer."""
+    task = Task("small", (3, 16, 16), 10, (0.5,) * 3, (0.25,) * 3, (0.0, 1.0))
+    plain, settings = VGG5(neuron="relu", width=0.1, dense=20).build(task, generator("weights", 0)), {"width": 0.1, "dense": 20}
+    spiking = build(VGG5(neuron="lif", steps=12, coding="poisson", **settings), task)
+    kept: list[weakref.ref[torch.Tensor]] = []
+    most = 0
+
+    def count(module: nn.Module, given: tuple[torch.Tensor, ...], out: torch.Tensor) -> None:
+        nonlocal most
+        if len(out) > 12:  # of one sample, all are asked for their names
+            kept.append(weakref.ref(out.untyped_storage()))
+        most = max(most, sum(one() is not None for one in kept))
+
+    for layer in spiking.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(count)
+    found = convert(plain, spiking, [inputs(task)]).thresholds
+    assert most == 1
+    with stochastic(0), torch.no_grad():
+        currents = spiking.run(inputs(task), record=("current",)).traces["current"]
+    for name, threshold in found.items():
+        flat = currents[name].flatten(1)
+        assert threshold == pytest.approx(float(flat.kthvalue(round(0.997 * flat.shape[1])).values.max()), rel=1e-6)
 
 
 def test_a_converted_network_approaches_the_plain_one(digits: Splits) -> None:
@@ -349,6 +377,8 @@ def test_conversion_refuses_what_does_not_fit() -> None:
     ):  # fmt: skip
         with pytest.raises(npf.NoiseproofError, match=message):
             convert(plain, build(MLP(hidden=(20,), **settings), GREY), [inputs(GREY)])
+    with pytest.raises(npf.NoiseproofError, match=r"pooling of the plain network is MaxPool2d\(.*and that of the spiking one AvgPool2d\("):
+        convert(CNN().build(GREY, generator("weights", 0)), build(CNN(neuron="lif"), GREY), [inputs(GREY)])
     with pytest.raises(npf.NoiseproofError, match="percentile is 0"):
         convert(plain, spiking, [inputs(GREY)], percentile=0)
     nn.init.zeros_(plain.fc1.weight)

@@ -108,8 +108,9 @@ def test_perturbations_attack_by_attack(make_run, tmp_path) -> None:
     weak = PGD | {"eps": 2 / 255}
     runs = [make_run([*perturbation_records("a", 1.0, PGD), *perturbation_records("a", 0.25, weak)], name="A")]
     methods = read(runs)
-    assert perturbations.attacks(methods) == ["PGD-20, ε = 8/255 (l∞)", "PGD-20, ε = 2/255 (l∞)"]
-    drawings, tables = perturbations.drawings(methods, methods, "PGD-20, ε = 2/255 (l∞)", "x")
+    attacks = perturbations.attacks(methods)
+    assert list(attacks.values()) == ["PGD-20, ε = 8/255 (l∞)", "PGD-20, ε = 2/255 (l∞)"]
+    drawings, tables = perturbations.drawings(methods, methods, list(attacks)[1], "x")
     assert [drawing.title for drawing in drawings][-2:] == [
         "Perturbation of the membranes of the last spiking layer",
         "Distance after one layer of LIF neurons",
@@ -122,6 +123,28 @@ def test_perturbations_attack_by_attack(make_run, tmp_path) -> None:
     assert "A: from 0.5 at 0.5 to 1 at 1" in text
 
 
+def test_two_attacks_of_one_label_are_two_chapters_that_say_what_differs(make_run, tmp_path) -> None:
+    small, large = (PGD | {"step": step} for step in (0.001, 0.01))
+    runs = [make_run([*perturbation_records("a", 0.25, small), *perturbation_records("a", 1.0, large)], name="A")]
+    methods = read(runs)
+    attacks = perturbations.attacks(methods)
+    assert list(attacks.values()) == ["PGD-20 (step 0.001), ε = 8/255 (l∞)", "PGD-20 (step 0.01), ε = 8/255 (l∞)"]
+    first = [perturbations.drawings(methods, methods, attack, "x")[1][1].rows[0][1].text for attack in attacks]
+    assert first == ["0.25", "1"]
+
+
+def test_ms_mppd_during_training_is_called_what_it_is(make_run, tmp_path) -> None:
+    attack = {"name": "r-fgsm", "eps": 4 / 255, "norm": "linf", "eot": 1, "expected": False, "loss": "ce", "surrogate": ""}
+    records = [
+        Record("a", metric, 1.0 / epoch, 100, split, perturbation, {"epoch": float(epoch)})
+        for metric, split, perturbation in (("ms_mppd", "validation", attack), ("train_loss", "train", {}))
+        for epoch in (1, 2)
+    ]
+    text = page([make_run(records)], tmp_path)
+    assert "MS-MPPD of the last layer during training (R+FGSM, ε = 4/255)" in text
+    assert "The whole loss, with what a method adds to the cross-entropy" in text
+
+
 def test_a_claim_below_the_exact_gain_is_said_to_be_violated(make_run, tmp_path) -> None:
     dlif = [Record("a", "dlif_a", 1 + 0.1 * t, 0, perturbation={"layer": "lif1"}, at={"layer": 0.0, "step": float(t)}) for t in (1, 2)]
     runs = [make_run([*gain_records("a", (3.5, 5.0)), *dlif], name="A")]
@@ -132,6 +155,7 @@ def test_a_claim_below_the_exact_gain_is_said_to_be_violated(make_run, tmp_path)
     text = page(runs, tmp_path)
     assert "Theorem 3.1" in text
     assert "lif1: from 1.100 to 1.200" in text
+    assert "With direct coding the input of the first layer cannot change in time" in text
 
 
 def test_no_chapter_without_records(make_run, tmp_path) -> None:

@@ -4,7 +4,7 @@ import contextlib
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -33,15 +33,22 @@ ALL_ZERO = (
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """What one attack of several did: how many samples are still right after it, and what it asked of the network.
+    """What one attack of several did: which samples are still right after it, and what it asked of the network.
 
+    `right` [n]: of the n samples that were right from the start. What a stochastic network gives right when it is asked once more,
+    at the very end, was right all along, so that no member leaves fewer samples than the whole.
     `skipped`: why it says nothing about this network, empty where it does. It is then left out, which is not the same as robust.
     """
 
     attack: Attack
-    surviving: int
+    right: Tensor
     budget: Budget
     skipped: str = ""
+
+    @property
+    def surviving(self) -> int:
+        """How many samples are still right after it."""
+        return int(self.right.sum())
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,11 +57,14 @@ class Perturbed:
 
     `success` [B]: the network, asked once more about exactly these inputs, does not give the right class (without labels: gives another
     one than for the inputs as they were). Samples that were wrong from the start count as successes and stay as they are.
+    `before`, `after` [B]: the classes that it gave for the inputs as they were, and for `x`, those from which `success` follows.
     """
 
     x: Tensor
     success: Tensor
     budget: Budget
+    before: Tensor
+    after: Tensor
     # of an attack of several: what each did, in the order in which they ran
     members: tuple[Member, ...] = ()
 
@@ -108,7 +118,7 @@ class Attack(ABC):
         Raises `NoiseproofError` when ε, inputs or labels do not fit, or the network passes no gradient to its input.
         """
         found = self.on_block(network, x, y, generator, eps=eps)
-        self.check_gradients(found.budget)
+        self.check_gradients([found])
         return found
 
     def on_block(
@@ -120,16 +130,21 @@ class Attack(ABC):
         self.fits(network, x)
         seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
         with globally_seeded(seed, x.device), self.seen(network, seed) as view:
-            self._warn_of_chance(view, x)
+            view.stochastic = view.is_stochastic(x)
+            self._warn_of_chance(view)
             before = view.predictions(x)
             classes = before if y is None else y
-            moved, success = x.detach().clone(), before != classes
-            left = (~success).nonzero().squeeze(1)
+            moved, after = x.detach().clone(), before.clone()
+            left = (before == classes).nonzero().squeeze(1)
             if len(left):
                 ball = Ball(x[left], radii[left], self.norm, view.bounds)
                 found = self.settle(self.search(view, x[left], classes[left], ball, generator), ball)
-                moved[left], success[left] = found, view.predictions(found) != classes[left]
-        return Perturbed(moved, success, view.spent, tuple(view.members))
+                if not bool(found.isfinite().all()):
+                    raise NoiseproofError("the search ended at inputs that are not finite, which fool nobody: look for NaN in the network")
+                moved[left], after[left] = found, view.predictions(found)
+        success = after != classes
+        members = tuple(replace(member, right=member.right | ~success[left]) for member in view.members)
+        return Perturbed(moved, success, view.spent, before, after, members)
 
     def check(self, network: nn.Module, x: Tensor) -> None:
         """Raise `NoiseproofError` when ε, the inputs x [B, …] or the network do not fit this attack; without any search."""
@@ -139,17 +154,17 @@ class Attack(ABC):
     def fits(self, network: nn.Module, x: Tensor) -> None:  # noqa: B027  (most fit every network)
         """Raise `NoiseproofError`, before any long work, when this attack cannot be meant for this network and these inputs."""
 
-    def _warn_of_chance(self, view: View, x: Tensor) -> None:
-        if self.eot == 1 and view.is_stochastic(x):
+    def _warn_of_chance(self, view: View) -> None:
+        if self.eot == 1 and view.stochastic:
             warnings.warn(
                 "the network is stochastic (Poisson coding, dropout, noise that is drawn anew) and eot is 1: every gradient is that of "
                 "one draw, and accuracy looks better than it is; give eot=10 or more",
                 stacklevel=4,
             )
 
-    def check_gradients(self, spent: Budget) -> None:
+    def check_gradients(self, blocks: Sequence[Perturbed]) -> None:
         """Raise `NoiseproofError` when gradients were asked for and none said anything: such an attack says nothing of the network."""
-        if spent.all_zero:
+        if sum((block.budget for block in blocks), Budget()).all_zero:
             raise NoGradientError(ALL_ZERO)
 
     def craft(self, network: nn.Module, params: Params, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
@@ -219,7 +234,7 @@ class GradientAttack(Attack):
     surrogate: str = field(default="", kw_only=True)
     # its settings, in the order of its fields
     surrogate_settings: tuple[float, ...] = field(default=(), kw_only=True)
-    # a sample that is fooled is left alone from then on; with eot > 1 never, as another draw may bring it back
+    # a sample that is fooled is left alone from then on; in a stochastic network never, as another draw may bring it back
     survivors_only: bool = field(default=True, kw_only=True)
     # gradients at the expected input in place of Poisson spikes, for networks of that coding; spikes decide whether it is fooled
     expected: bool = field(default=False, kw_only=True)
@@ -241,7 +256,7 @@ class GradientAttack(Attack):
 
     def leaves(self, view: View) -> bool:
         """Whether fooled samples are left alone."""
-        return self.survivors_only and view.eot == 1
+        return self.survivors_only and not view.stochastic
 
     @contextlib.contextmanager
     def seen(self, network: nn.Module, seed: int) -> Iterator[View]:
@@ -262,12 +277,15 @@ class GradientAttack(Attack):
         with unobserved():
             return network.run(x, params={**params, **buffers}, **options).logits  # pyright: ignore[reportCallIssue]
 
-    def values(self, view: View, x: Tensor, y: Tensor) -> Values:
-        """Return what is climbed, a function of logits [B, C] → [B]; `x`: the inputs as they were."""
+    def reference(self, view: View, x: Tensor, y: Tensor) -> Tensor:
+        """Return what the loss leads away from: classes [B], for "kl" the log-probabilities [B, C] at the inputs `x` as they were."""
+        return view.logits(x).log_softmax(-1) if self.loss == "kl" else y
+
+    def values(self, reference: Tensor) -> Values:
+        """Return what is climbed, a function of logits [B, C] → [B]."""
         if self.loss == "kl":
-            reference = view.logits(x).log_softmax(-1)
             return lambda logits: kl_values(reference, logits.log_softmax(-1))
-        return loss_values(self.loss, y)
+        return loss_values(self.loss, reference)
 
 
 def loss_values(loss: str, y: Tensor) -> Values:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from noiseproof.attacks._ball import Ball
-from noiseproof.attacks._base import ALL_ZERO, Attack, Member
+from noiseproof.attacks._base import ALL_ZERO, Attack, Member, Perturbed
 from noiseproof.attacks._view import Budget, View
-from noiseproof.errors import NoiseproofError
+from noiseproof.attacks.objectives import margin_values
+from noiseproof.errors import NoGradientError, NoiseproofError, UnfitError
 from noiseproof.parameters import Params
 from noiseproof.randomness import children
 
@@ -43,22 +46,26 @@ class Members(Attack):
         attacks = self.members(view.network)
         # a generator each: what one draws does not depend on which others there are before it
         streams = children(generator, [str(place) for place in range(len(attacks))])
-        found, left = x.clone(), torch.arange(len(x), device=x.device)
+        found, margins, right = x.clone(), ball.eps.new_full(y.shape, -torch.inf), torch.ones_like(y, dtype=torch.bool)
         for attack, stream in zip(attacks, streams.values(), strict=True):
             budget, skipped = Budget(), ""
+            left = right.nonzero().squeeze(1)
             if len(left):
                 with attack.seen(view.network, view.seed) as own:
+                    own.stochastic = view.stochastic
                     try:
                         moved = attack.settle(attack.search(own, x[left], y[left], ball[left], stream), ball[left])
-                        fooled = own.predictions(moved) != y[left]
-                        found[left[fooled]] = moved[fooled]
-                        left = left[~fooled]
-                    except NoiseproofError as refused:
+                        logits = own.logits(moved)
+                        fooled, reached = own.fooled(moved, y[left], logits), margin_values(logits, y[left]).to(margins)
+                        # what survives keeps what came nearest to fooling: of a stochastic network it may fool the next time
+                        better = fooled | (reached > margins[left])
+                        found[left[better]], margins[left[better]], right[left[fooled]] = moved[better], reached[better], False
+                    except (NoGradientError, UnfitError) as refused:
                         skipped = str(refused)
                 budget = own.spent
                 skipped = skipped or (ALL_ZERO if budget.all_zero else "")
             view.charge(budget)
-            view.members.append(Member(attack, len(left), budget, skipped))
+            view.members.append(Member(attack, right.clone(), budget, skipped))
         if all(member.skipped for member in view.members):
             raise NoiseproofError(f"no attack can be used on this network; the first said: {view.members[0].skipped}")
         return found
@@ -66,5 +73,10 @@ class Members(Attack):
     def craft(self, network: nn.Module, params: Params, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         raise NoiseproofError("an attack of several members makes no single perturbation of every input: give one attack, such as pgd")
 
-    def check_gradients(self, spent: Budget) -> None:
-        """Each member answers for itself."""
+    def check_gradients(self, blocks: Sequence[Perturbed]) -> None:
+        """Warn when a member was left out and the gradients of no other said anything: the figure is then that of queries alone."""
+        members = [member for block in blocks for member in block.members]
+        seen = any(member.budget.gradient_evaluations > member.budget.zero_gradients for member in members)
+        skipped = next((member.skipped for member in members if member.skipped), "")
+        if skipped and not seen:
+            warnings.warn(f"no gradient says anything about this network, what is left is what queries leave: {skipped}", stacklevel=3)

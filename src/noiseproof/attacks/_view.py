@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from noiseproof.errors import NoGradientError
+from noiseproof.errors import NoGradientError, NoiseproofError, UnfitError
 from noiseproof.networks import Network
 from noiseproof.networks._base import ChannelsLast
 from noiseproof.networks.adapt import Adapted
@@ -83,6 +83,8 @@ class View:
         # for attacks of several: the network itself, which each sees in its own way, and what each did
         self.network = network
         self.members: list[Member] = []
+        # whether two draws differ: then one that is fooled is no reason to leave a sample alone (see `fooled`)
+        self.stochastic = False
         self._gradients = self._queries = self._asked = 0
         self._zeros: Tensor | int = 0
 
@@ -99,10 +101,10 @@ class View:
 
     @torch.no_grad()
     def is_stochastic(self, x: Tensor) -> bool:
-        """Return whether two draws differ; asked about two samples, and not counted."""
+        """Return whether two draws differ; asked about two samples, and not counted, nor taken from the draws of the search."""
         if not len(x):
             return False
-        first, second = self._drawn(x[:2]), self._drawn(x[:2])
+        first, second = (self._drawn(x[:2], draw=draw) for draw in (-1, -2))
         # what sums in no fixed order may differ in the last digits
         return not torch.allclose(first, second, rtol=1e-4, atol=1e-5 * float(first.abs().max()), equal_nan=True)
 
@@ -115,6 +117,14 @@ class View:
     def predictions(self, x: Tensor) -> Tensor:
         """Return the predicted classes [B]."""
         return self.logits(x).argmax(-1)
+
+    def fooled(self, x: Tensor, y: Tensor, logits: Tensor | None = None) -> Tensor:
+        """Return whether the network gives other classes than y [B]; a stochastic one twice, with new draws, as one time may be luck.
+
+        `logits`: what it said of x, where it was asked already.
+        """
+        wrong = (self.logits(x) if logits is None else logits).argmax(-1) != y
+        return wrong & (self.predictions(x) != y) if self.stochastic else wrong
 
     def gradient(self, x: Tensor, values: Values) -> Slope:
         """Return ∂(Σ values)/∂x, one gradient a sample; the sum, because a mean underflows in short floating-point numbers.
@@ -143,11 +153,13 @@ class View:
                 "the network passes no gradient to its input, so an attack by gradients says nothing about it: attack it by queries "
                 "(square) or from another network (transfer), or let its encoder pass a gradient"
             )
-        return Slope(gradient, logits.detach(), worth.detach())
+        # one that is not finite leads nowhere, as one of zero
+        return Slope(gradient.nan_to_num(0.0, 0.0, 0.0), logits.detach(), worth.detach())
 
-    def _drawn(self, x: Tensor, call: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        with stochastic(self.seed, self._asked):
-            self._asked += 1
+    def _drawn(self, x: Tensor, call: Callable[[Tensor], Tensor] | None = None, draw: int | None = None) -> Tensor:
+        if draw is None:
+            draw, self._asked = self._asked, self._asked + 1
+        with stochastic(self.seed, draw):
             logits = (call or self.call)(x)
         return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
 
@@ -194,8 +206,12 @@ def viewed(
         return network(x) if isinstance(network, Network) or not buffers else functional_call(network, (params, buffers), (x,))
 
     def run(x: Tensor, **options: bool) -> Tensor:
-        # all networks of ours have `run`, and `bounds`
-        return network.run(x, params=params, surrogate=surrogate, **options).logits  # type: ignore[operator]
+        try:
+            # all networks of ours have `run`, and `bounds`
+            return network.run(x, params=params, surrogate=surrogate, **options).logits  # type: ignore[operator]
+        except NoiseproofError as refused:
+            # without these options it was asked before
+            raise UnfitError(str(refused)) from None
 
     own = _ChannelsLast(call) if isinstance(network, Adapted) and network.time is None else call
     with inference_mode(network):

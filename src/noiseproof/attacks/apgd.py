@@ -58,11 +58,13 @@ class APGD(GradientAttack):
         require_number("rho", self.rho, 0, 1)
 
     def search(self, view: View, x: Tensor, y: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
-        found, left = x.clone(), torch.arange(len(x), device=x.device)
+        found, left, first = x.clone(), torch.arange(len(x), device=x.device), True
         for aim in likely_wrong(view, x, y, self.targets) if self.targets else (None,):
             for _ in range(self.restarts):
-                found[left], fooled = self._climb(view, y[left], None if aim is None else aim[left], ball[left], generator)
-                left = left[~fooled]
+                moved, fooled = self._climb(view, y[left], None if aim is None else aim[left], ball[left], generator)
+                # what survives all keeps the first, towards the likeliest class
+                kept = fooled | first
+                found[left[kept]], left, first = moved[kept], left[~fooled], False
                 if not len(left):
                     return found
         return found
@@ -91,7 +93,8 @@ class APGD(GradientAttack):
                 walk = self._moved(walk, ball, first=k == 0)
         rest = ~fooled[walk.places]
         found[walk.places[rest]] = walk.best[rest]
-        return found, fooled
+        # of a stochastic network one of many steps may have been luck; all samples are still there
+        return found, view.fooled(found, walk.y) if view.stochastic else fooled
 
     def _values(self, walk: _Walk, untargeted: bool) -> Values:
         return loss_values(self.loss, walk.y) if untargeted else targeted_values(self.loss, walk.y, walk.aim)

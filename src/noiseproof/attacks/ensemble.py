@@ -50,6 +50,10 @@ class Ensemble(Members):
     draws: int = 8
     # network for the transfer, or the folder of its run; empty: no transfer
     source: nn.Module | str = ""
+    # what records call it; empty: the label and the seed of its run, or its class
+    label: str = ""
+    # identity of its run, filled in
+    identity: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -66,7 +70,7 @@ class Ensemble(Members):
         if getattr(own, "coding", "") == "poisson":
             found.append(PGD(**share, steps=steps, expected=True, survivors_only=False))
         if self.source != "":
-            found.append(Transfer(**share, source=self.source, attack=f"pgd(steps={steps}, momentum=1)"))
+            found.append(self._transfer(**share, attack=f"pgd(steps={steps}, momentum=1)"))
         found += [APGD(**share, steps=steps), APGD(**share, steps=steps, loss="dlr")]
         if spiking:
             found.append(TunedSurrogate(**share, steps=steps, screening=self.screening))
@@ -75,8 +79,12 @@ class Ensemble(Members):
         return *found, Square(**share, queries=self.queries)
 
     def describe(self) -> dict[str, Any]:
-        source = Transfer(source=self.source).describe()["source"] if self.source != "" else ""
-        return {"name": "ensemble", **{f.name: getattr(self, f.name) for f in fields(self)}, "source": source}
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("source", "label", "identity")}
+        source = self._transfer().describe() if self.source != "" else {"source": ""}
+        return {"name": "ensemble", **plain, **{name: source[name] for name in ("source", "identity") if name in source}}
+
+    def _transfer(self, **settings: Any) -> Transfer:
+        return Transfer(source=self.source, label=self.label, identity=self.identity, **settings)
 
 
 def is_spiking(network: nn.Module) -> bool:

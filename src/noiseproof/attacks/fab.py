@@ -68,7 +68,7 @@ class FAB(GradientAttack):
                 near, far = self._approach(view, start, y[left], aim[left], part)
                 closer = far < distance[left]
                 found[left[closer]], distance[left[closer]] = near[closer], far[closer]
-                if self.survivors_only:
+                if self.leaves(view):
                     left = left[distance[left] > ball.eps[left]]
                 if not len(left):
                     return found
@@ -81,11 +81,11 @@ class FAB(GradientAttack):
         for _ in range(self.steps):
             slope = view.gradient(z, targeted_values("margin", y, aim))
             z = self._step(z, slope.gradient, slope.values, ball)
-            fooled, far = view.predictions(z) != y, length(z - ball.x, self.norm)
+            fooled, far = view.fooled(z, y), length(z - ball.x, self.norm)
             rows = index[closer := fooled & (far < distance[index])]
             nearest[rows], distance[rows] = z[closer], far[closer]
             z = torch.where(_wide(fooled, z), ball.x + self.beta * (z - ball.x), z)
-            if self.survivors_only and bool((done := distance[index] <= ball.eps).any()):
+            if self.leaves(view) and bool((done := distance[index] <= ball.eps).any()):
                 kept = (~done).nonzero().squeeze(1)
                 if not len(kept):
                     break

@@ -32,7 +32,7 @@ class FGSM(GradientAttack):
         self._refuse_kl("its gradient is zero at x itself, where this attack begins; take pgd")
 
     def search(self, view: View, x: Tensor, y: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
-        slope = view.gradient(x, self.values(view, x, y))
+        slope = view.gradient(x, self.values(self.reference(view, x, y)))
         return ball.project(x + ball.ascent(slope.gradient, ball.eps))
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from noiseproof.errors import NoiseproofError
+from noiseproof.errors import NoiseproofError, UnfitError
 from noiseproof.parameters import Call, Params, call_inference
 
 Batch = tuple[Tensor, Tensor | None]
@@ -36,10 +36,10 @@ def dlr(logits: Tensor, y: Tensor) -> Tensor:
 def dlr_values(logits: Tensor, y: Tensor) -> Tensor:
     """Return the difference of logits ratio of every sample [B], −(z_y − max_{i≠y} z_i)/(z_(1) − z_(3)); positive where wrong.
 
-    Source: Croce and Hein 2020, arXiv:2003.01690, eq. (6). Raises `NoiseproofError` with fewer than three classes.
+    Source: Croce and Hein 2020, arXiv:2003.01690, eq. (6). Raises `UnfitError` with fewer than three classes.
     """
     if logits.shape[-1] < 3:
-        raise NoiseproofError(f"objective is 'dlr' with {logits.shape[-1]} classes: it needs three or more; use 'ce'")
+        raise UnfitError(f"objective is 'dlr' with {logits.shape[-1]} classes: it needs three or more; use 'ce'")
     top = logits.topk(3, dim=-1).values
     return margin_values(logits, y) / (top[:, 0] - top[:, 2]).clamp_min(1e-12)
 
@@ -47,10 +47,10 @@ def dlr_values(logits: Tensor, y: Tensor) -> Tensor:
 def dlr_targeted_values(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
     """Return −(z_y − z_t)/(z_(1) − (z_(3) + z_(4))/2) of every sample [B]: towards the classes `target` [B].
 
-    Source: Croce and Hein 2020, arXiv:2003.01690, eq. (7). Raises `NoiseproofError` with fewer than four classes.
+    Source: Croce and Hein 2020, arXiv:2003.01690, eq. (7). Raises `UnfitError` with fewer than four classes.
     """
     if logits.shape[-1] < 4:
-        raise NoiseproofError(f"objective is targeted 'dlr' with {logits.shape[-1]} classes: it needs four or more; use 'ce'")
+        raise UnfitError(f"objective is targeted 'dlr' with {logits.shape[-1]} classes: it needs four or more; use 'ce'")
     top = logits.topk(4, dim=-1).values
     right, wanted = (logits.gather(-1, c[:, None]).squeeze(-1) for c in (y, target))
     return (wanted - right) / (top[:, 0] - 0.5 * (top[:, 2] + top[:, 3])).clamp_min(1e-12)

@@ -54,7 +54,7 @@ class PGD(GradientAttack):
         found = self._climb(view, x, y, ball, generator)
         left = torch.arange(len(x), device=x.device)
         for _ in range(self.restarts - 1):
-            left = left[view.predictions(found[left]) == y[left]]
+            left = left[~view.fooled(found[left], y[left])]
             if not len(left):
                 break
             found[left] = self._climb(view, x[left], y[left], ball[left], generator)
@@ -65,9 +65,9 @@ class PGD(GradientAttack):
         z = ball.random(generator) if self.random_start else x
         found, index = z.clone(), torch.arange(len(x), device=x.device)
         size = torch.full_like(ball.eps, self.step) if self.step else ball.eps * (2.5 / self.steps)
-        values, speed = self.values(view, x, y), torch.zeros(())
+        reference, speed = self.reference(view, x, y), torch.zeros(())
         for _ in range(self.steps):
-            slope = view.gradient(z, values)
+            slope = view.gradient(z, self.values(reference))
             gradient = slope.gradient
             if self.momentum:
                 speed = gradient = self.momentum * speed + gradient / _mean_norms(gradient)
@@ -76,8 +76,8 @@ class PGD(GradientAttack):
                 kept = (~fooled).nonzero().squeeze(1)
                 if not len(kept):
                     return found
-                index, x, y, z, size, gradient = (v[kept] for v in (index, x, y, z, size, gradient))
-                ball, speed, values = ball[kept], gradient, self.values(view, x, y)
+                index, y, z, size, gradient, reference = (v[kept] for v in (index, y, z, size, gradient, reference))
+                ball, speed = ball[kept], gradient
             z = ball.project(z + ball.ascent(gradient, size))
         found[index] = z
         return found

@@ -41,7 +41,7 @@ class RFGSM(GradientAttack):
     def search(self, view: View, x: Tensor, y: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
         noise = torch.randn(x.shape, generator=generator, device=generator.device).to(x)
         z = ball.project(x + self.start * noise)
-        slope = view.gradient(z, self.values(view, x, y))
+        slope = view.gradient(z, self.values(self.reference(view, x, y)))
         size = torch.full_like(ball.eps, self.step) if self.step else ball.eps
         return ball.project(z + ball.ascent(slope.gradient, size))
 

@@ -48,7 +48,7 @@ class RandomNoise(Attack):
         found = self._draw(ball, generator)
         left = torch.arange(len(x), device=x.device)
         for _ in range(self.draws - 1):
-            left = left[view.predictions(found[left]) == y[left]]
+            left = left[~view.fooled(found[left], y[left])]
             if not len(left):
                 break
             found[left] = self._draw(ball[left], generator)

@@ -84,11 +84,12 @@ class Square(Attack):
             z = torch.where(better.reshape(-1, *[1] * (z.ndim - 1)), new, z)
             value = torch.where(better, worth, value)
         found[index] = z
-        return found, fooled
+        return found, view.fooled(found, y) if view.stochastic else fooled
 
     def _ask(self, view: View, z: Tensor, y: Tensor, values: Values) -> tuple[Tensor, Tensor]:
+        """Return the loss, and which samples are done: those fooled, of a stochastic network none, as another draw may bring them back."""
         logits = view.logits(z)
-        return values(logits), logits.argmax(-1) != y
+        return values(logits), (logits.argmax(-1) != y) & (not view.stochastic)
 
 
 def _share(p_init: float, query: int, queries: int) -> float:

@@ -42,6 +42,8 @@ class Transfer(Attack):
     attack: str = "pgd(steps=20)"
     # what records call the source; empty: the label and the seed of its run, or its class
     label: str = ""
+    # identity of the source's run, filled in, or a hash of its weights, so that another source of the same label is another one in records
+    identity: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -82,14 +84,15 @@ class Transfer(Attack):
     def search(self, view: View, x: Tensor, y: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
         inner = self.inner
         with inner.seen(self.network(x.device), view.seed) as seen:
+            seen.stochastic = seen.is_stochastic(x)
             found = inner.search(seen, x, y, ball, generator)
         if seen.spent.all_zero:
             raise NoGradientError(f"source: {ALL_ZERO}")
         return found
 
     def describe(self) -> dict[str, Any]:
-        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "label"} | {"source": self._label()}
-        return {"name": "transfer", **plain}
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "label"}
+        return {"name": "transfer", **plain, "source": self._label(), "identity": self._identity()}
 
     def _label(self) -> str:
         if self.label:
@@ -98,6 +101,15 @@ class Transfer(Attack):
             return type(self.source).__name__
         experiment = _experiment(self.source)
         return f"{experiment.label}, seed {experiment.seed}"
+
+    def _identity(self) -> str:
+        if self.identity:
+            return self.identity
+        if isinstance(self.source, str):
+            return _experiment(self.source).identity
+        from noiseproof.checkpoint import digest
+
+        return digest(dict(self.source.named_parameters()))[:16]
 
 
 def _classes(network: nn.Module, x: Tensor, what: str) -> int:

@@ -14,7 +14,7 @@ from noiseproof.attacks._view import View, viewed
 from noiseproof.attacks.apgd import APGD
 from noiseproof.attacks.objectives import margin_values
 from noiseproof.attacks.pgd import PGD
-from noiseproof.errors import NoiseproofError, require, require_number
+from noiseproof.errors import NoGradientError, NoiseproofError, UnfitError, require, require_number
 from noiseproof.neurons.rate_rules import RateRule, rate_rule
 from noiseproof.neurons.surrogates import SURROGATES, Atan, FastSigmoid, Rectangle, Sigmoid, Surrogate, Triangle
 from noiseproof.parameters import Params
@@ -73,7 +73,7 @@ class TunedSurrogate(Attack):
 
     def search(self, view: View, x: Tensor, y: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
         found, left, margins = self._screen(view, x, y, ball, generator)
-        order = margins.argsort(0, descending=True)
+        order, best = margins.argsort(0, descending=True), margins.amax(0)
         long = APGD(self.eps, self.norm, steps=self.steps)
         runs = [(rank, long) for rank in range(min(self.tries, len(order)))]
         if self.targets:
@@ -88,8 +88,10 @@ class TunedSurrogate(Attack):
                     continue
                 with self._seen(view, self.candidates[place]) as own:
                     moved = attack.search(own, x[rows], y[rows], ball[rows], generator)
-                    fooled = own.predictions(moved) != y[rows]
-                found[rows[fooled]], survives[at] = moved[fooled], ~fooled
+                    logits = own.logits(moved)
+                    fooled, reached = own.fooled(moved, y[rows], logits), margin_values(logits, y[rows]).to(best)
+                better = fooled | (reached > best[rows])
+                found[rows[better]], best[rows[better]], survives[at] = moved[better], reached[better], ~fooled
             left = left[survives]
         return found
 
@@ -105,13 +107,14 @@ class TunedSurrogate(Attack):
                 with self._seen(view, candidate) as own:
                     moved = short.search(own, x[left], y[left], ball[left], generator)
                     logits = own.logits(moved)
-            except NoiseproofError as error:
+                    fooled = own.fooled(moved, y[left], logits)
+            except (NoGradientError, UnfitError) as error:
                 refused.append(error)
                 continue
             reached = margin_values(logits, y[left]).to(margins)
-            better = reached > margins[:, left].amax(0)
+            better = fooled | (reached > margins[:, left].amax(0))
             found[left[better]], margins[place, left] = moved[better], reached
-            left = left[logits.argmax(-1) == y[left]]
+            left = left[~fooled]
         if len(refused) == len(self.candidates):
             raise refused[0]
         return found, left, margins
@@ -123,6 +126,7 @@ class TunedSurrogate(Attack):
     def _seen(self, view: View, candidate: Gradient) -> Iterator[View]:
         assert view.network is not None
         with viewed(view.network, surrogate=candidate, eot=self.eot, seed=view.seed) as own:
+            own.stochastic = view.stochastic
             try:
                 yield own
             finally:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -8,11 +8,13 @@ from torch import nn
 
 from noiseproof.data import Split
 from noiseproof.errors import require, require_number
-from noiseproof.evaluation._figures import Figure, averaged
+from noiseproof.evaluation._figures import BLOCK, Figure, averaged
 from noiseproof.evaluation.ledger import Ledger
 from noiseproof.evaluation.operations import OperationCosts, operation_costs, operations
+from noiseproof.methods._perturbing import is_spiking
 from noiseproof.networks import adapt
 from noiseproof.progress import Progress
+from noiseproof.randomness import stochastic
 from noiseproof.records import Record
 
 FirstLayer = Literal["every-step", "once"]
@@ -41,7 +43,8 @@ def energy(
     Average pooling and batch norm are folded into weights and cost nothing; membranes, memory and moving data are not counted.
     Source: Kundu et al., ICCV 2021, Tables 6 and 7, eqs. (7) and (8).
 
-    Raises `NoiseproofError` for numbers out of range, or a network without a convolution or a dense layer.
+    Raises `NoiseproofError` for numbers out of range, a network without a convolution or a dense layer, and spikes that are averaged
+    over windows of unequal size.
 
     Example:
         >>> import torch
@@ -55,20 +58,25 @@ def energy(
     require_number("samples", samples, 1, whole=True)
     require(first_layer in ("every-step", "once"), "first_layer", first_layer, "give every-step or once")
     network, prices = adapt(network), list(costs if costs is not None else (*operation_costs("fp32"), *operation_costs("int32")))
-    return averaged(
-        split, samples, lambda part, _: figures(network, part, prices, first_layer), ledger=ledger or Ledger(), progress=progress
-    )
+    numbers = _numbers(network, Split(split.x[:samples], split.y[:samples]))
+
+    def made(part: Split, block: int) -> list[Figure]:
+        return figures(network, part, prices, first_layer, numbers)
+
+    return averaged(split, samples, made, ledger=ledger or Ledger(), progress=progress)
 
 
-def figures(network: nn.Module, part: Split, prices: Sequence[OperationCosts], first_layer: FirstLayer) -> list[Figure]:
-    """Return the operations and energies of some samples, in the order of the network."""
-    done = operations(network, part.x)
+def figures(
+    network: nn.Module, part: Split, prices: Sequence[OperationCosts], first_layer: FirstLayer, numbers: Collection[str] = ()
+) -> list[Figure]:
+    """Return the operations and energies of some samples, in the order of the network; `numbers` as `operations` takes them."""
+    done = operations(network, part.x, numbers)
     require(bool(done), "energy", type(getattr(network, "module", network)).__name__, "it has no layer of torch.nn that is counted")
-    spiking, passes = any(found.spikes for found in done.values()), _passes(network, part)
+    spiking, passes = is_spiking(network), _passes(network, part)
     if spiking and first_layer == "once":
         done = {layer: found if found.spikes else replace(found, activity=passes) for layer, found in done.items()}
     asked = {"first_layer": first_layer} if spiking else {}
-    figures, totals = [], dict.fromkeys((costs.name for costs in prices), 0.0)
+    figures, totals = [], dict.fromkeys(prices, 0.0)
     for place, (layer, found) in enumerate(done.items()):
         here, at = {"layer": layer, "operation": "ac" if found.spikes else "mac", **asked}, {"layer": float(place)}
         count = found.flops * found.activity
@@ -77,14 +85,26 @@ def figures(network: nn.Module, part: Split, prices: Sequence[OperationCosts], f
         figures.append(Figure("operations_per_inference", count, here, at))
         for costs in prices:
             spent = count * (costs.ac if found.spikes else costs.mac)
-            totals[costs.name] += spent
+            totals[costs] += spent
             figures.append(Figure("energy_pj", spent, here | costs.describe(), at))
     dense = passes * sum(found.flops for found in done.values())
     for costs in prices:
-        figures.append(Figure("energy_pj", totals[costs.name], asked | costs.describe()))
+        figures.append(Figure("energy_pj", totals[costs], asked | costs.describe()))
         if spiking:
             figures.append(Figure("plain_energy_pj", dense * costs.mac, costs.describe()))
     return figures
+
+
+def _numbers(network: nn.Module, part: Split) -> set[str]:
+    """Return the layers into which numbers come. Zeros do not tell them from spikes, so that more samples are asked where all are."""
+    found: set[str] = set()
+    with stochastic(0, running=True):
+        for x in part.x.split(BLOCK):
+            done = operations(network, x, found)
+            found |= {name for name, layer in done.items() if not layer.spikes}
+            if all(layer.activity for layer in done.values()):
+                break
+    return found
 
 
 def _passes(network: nn.Module, part: Split) -> float:

@@ -22,7 +22,7 @@ from noiseproof.evaluation.measures import Measures
 from noiseproof.evaluation.membranes import BLOCK, layers_with_membranes, membranes
 from noiseproof.evaluation.monte_carlo import monte_carlo
 from noiseproof.evaluation.robustness import blocks_of, robustness
-from noiseproof.evaluation.sources import open_source
+from noiseproof.evaluation.sources import with_source
 from noiseproof.evaluation.spikes import check_inside, inside, work
 from noiseproof.evaluation.tolerated import tolerated
 from noiseproof.measure import measure
@@ -120,7 +120,7 @@ def check_measures(network: nn.Module, data: Splits, measures: Measures, noises:
         layers_with_membranes(network, x)
     with stochastic(0):
         check_inside(network, Split(x, data.test.y[:2].to(x.device)), measures)
-    for attack in _on_inputs(measures, data, str(x.device)):
+    for attack in with_source(network, measures.on_inputs(), measures.transfer_from, data, str(x.device)):
         check_attack(network, x, attack)
 
 
@@ -131,13 +131,6 @@ def check_attack(network: nn.Module, x: Tensor, attack: Attack) -> None:
     if isinstance(attack, GradientAttack):
         with stochastic(0), attack.seen(network, 0) as view:
             view.gradient(x, lambda logits: logits.logsumexp(-1))
-
-
-def _on_inputs(measures: Measures, data: Splits, device: str) -> list[Attack]:
-    """Return all attacks on the inputs, also those that are made on another network."""
-    attacks = measures.on_inputs()
-    source = open_source(measures.transfer_from, data, device) if measures.transfer_from else None
-    return [*attacks, *(source.transfers(attacks) if source else [])]
 
 
 def measure_all(
@@ -174,7 +167,7 @@ def measure_all(
             network, test, measures.attacks(), restarts=measures.attack_restarts, samples=measures.attack_samples,
             seed=measures.chip_seed, **shared,
         )  # fmt: skip
-        for attack in _on_inputs(measures, data, device):
+        for attack in with_source(network, measures.on_inputs(), measures.transfer_from, data, device):
             _attack_inputs(network, test, attack, measures, **shared)
 
 

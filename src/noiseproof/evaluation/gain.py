@@ -37,8 +37,8 @@ def dynamics_matrix(leak: Tensor | float, steps: int, gain: Tensor | float = 1.0
     """
     require_number("steps", steps, 1, whole=True)
     # an impulse at every step: column s is the answer to the one at s
-    impulses = torch.eye(steps, dtype=torch.float64) * torch.as_tensor(gain, dtype=torch.float64)
-    return perturbation_dynamics(impulses, torch.as_tensor(leak, dtype=torch.float64))
+    leak, gain = (torch.as_tensor(given, dtype=torch.float64).detach() for given in (leak, gain))
+    return perturbation_dynamics(torch.eye(steps, dtype=torch.float64) * gain, leak)
 
 
 def dynamics_gain(leak: Tensor | float, steps: int, gain: Tensor | float = 1.0) -> float:

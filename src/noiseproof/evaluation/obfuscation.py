@@ -23,8 +23,9 @@ def checks_of(figures: Figures, attack: Attack, seed: int) -> list[Record]:
     """Return the records by which an accuracy under attacks of the size of `attack` is judged, each measured once.
 
     FGSM; PGD by its number of steps, and with 20 steps by ε, from a quarter of it up to the width of the data or to where nothing is left;
-    noise of the same size; random search; Square; `attack` itself where it is a transfer. The reference is PGD with 20 steps: beside the
-    figures of the others stands the share of samples that they alone fool, and that the reference alone fools.
+    noise of the same size; random search; Square; `attack` itself where it is a transfer; whether the network is stochastic. The
+    reference is PGD with 20 steps: beside the figures of the others stands the share of samples that they alone fool, and that the
+    reference alone fools.
 
     An attack to which the network passes no gradient has one record, zero_gradient_share = 1, and no accuracy.
     """
@@ -33,6 +34,7 @@ def checks_of(figures: Figures, attack: Attack, seed: int) -> list[Record]:
     noises = [RandomNoise(**size, kind="uniform"), RandomNoise(**size, kind="corner"), search]
     found = [record for one in (*noises, square) for record in figures.records(one, seed)]
     reference = PGD(**size, steps=STEPS)
+    found += figures.stochastic(reference, seed)
     found += _by_gradients(figures, reference, seed)
     if not _has_accuracy(found[-1]):
         return found

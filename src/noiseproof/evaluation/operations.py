@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import csv
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,11 @@ from noiseproof.neurons import Neuron, Recurrent
 from noiseproof.parameters import inference_mode
 
 WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-AVERAGING = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool2d, ImageMean)
+# with the number of axes over which they take the mean
+AVERAGING: dict[type[nn.Module], int] = {
+    nn.AvgPool1d: 1, nn.AvgPool2d: 2, nn.AvgPool3d: 3,
+    nn.AdaptiveAvgPool1d: 1, nn.AdaptiveAvgPool2d: 2, nn.AdaptiveAvgPool3d: 3, ImageMean: 2,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -104,20 +108,26 @@ class Operations:
 
 
 @torch.no_grad()
-def operations(network: nn.Module, x: Tensor) -> dict[str, Operations]:
+def operations(network: nn.Module, x: Tensor, numbers: Collection[str] = ()) -> dict[str, Operations]:
     """Return by name what every convolution, dense and recurrent layer does, in the order in which they are reached.
 
     Spikes that are averaged before a layer come to it one by one: pooling by k × k is folded into the weights. So is batch norm,
-    which costs nothing. Inputs that are numbers come at every step, also where they stay the same (direct coding).
+    which costs nothing. Inputs that are numbers come at every step, also where they stay the same (direct coding). Whether inputs
+    are spikes is seen from their values; `numbers` names layers of which it is known that they are not, where all may be zero.
+
+    Raises `NoiseproofError` where spikes are averaged over windows of unequal size: behind them a value stands for no one count.
     """
-    counter = _Counter(len(x))
+    counter = _Counter(len(x), numbers)
     with inference_mode(network):
         if isinstance(network, SpikingNetwork):
             _run(network, x, counter)
         else:
             with _hooked(network, counter.see):
                 network(x)
-    return counter.found
+    return {
+        name: Operations(tally.flops, tally.numbers if name in counter.numbers else tally.spikes, name not in counter.numbers)
+        for name, tally in counter.tallies.items()
+    }
 
 
 def flops(module: nn.Module, inputs: Tensor) -> float:
@@ -137,49 +147,85 @@ def flops(module: nn.Module, inputs: Tensor) -> float:
     return float(weight.numel() * math.prod(out.shape[2:]))
 
 
+@dataclass
+class _Tally:
+    """What came into one layer so far, for one input: as spikes, and as numbers."""
+
+    flops: float
+    spikes: float = 0.0
+    numbers: float = 0.0
+
+
 class _Counter:
     """Follows a network from module to module and notes what comes into those with weights.
 
     `worth`: how many spikes a value of 1 stands for; 0 where values are numbers. `steps`: how often numbers come that were seen once.
     """
 
-    def __init__(self, samples: int, steps: int = 1) -> None:
-        self.samples, self.steps, self.worth = samples, steps, 0.0
+    def __init__(self, samples: int, numbers: Collection[str]) -> None:
+        self.samples, self.steps, self.worth = samples, 1, 0.0
         self.coded: float | None = None  # spikes per input, where the network codes its input itself
-        self.found: dict[str, Operations] = {}
+        self.tallies: dict[str, _Tally] = {}
+        # what was a number once stays one, whatever ran before in a loop over time
+        self.numbers = set(numbers)
+        self._windows: dict[tuple[str, torch.Size], float] = {}
 
     def see(self, name: str, module: nn.Module, inputs: Tensor | None) -> None:
-        """Take notice of a module that is reached; `inputs` [B, …]; None where neurons are reached."""
+        """Take notice of a module that is reached; `inputs`: [B, …], or [T, B, …] with all steps at once; None for neurons."""
         if inputs is None:
             self.worth = 1.0
-        elif isinstance(module, AVERAGING):
-            self.worth *= _window(module, inputs)
+        elif isinstance(module, tuple(AVERAGING)):
+            self._average(name, module, inputs)
         elif isinstance(module, WEIGHTED):
             self._note(name, module, inputs)
 
+    def _average(self, name: str, module: nn.Module, inputs: Tensor) -> None:
+        if not self._spikes(name, inputs):
+            self.worth = 0.0
+            return
+        place = name, inputs.shape
+        if place not in self._windows:
+            self._windows[place] = _window(module, inputs)
+        if not self._windows[place]:
+            raise NoiseproofError(
+                f"energy is asked for: layer {name} ({type(module).__name__}) averages spikes over windows of unequal size, "
+                "so that they cannot be counted behind it; leave energy out"
+            )
+        self.worth *= self._windows[place]
+
     def _note(self, name: str, module: nn.Module, inputs: Tensor) -> None:
-        earlier = self.found.get(name)
-        size = inputs.shape[-1] if isinstance(module, nn.Linear) else math.prod(inputs.shape[1:])
-        spikes = inputs.double() * self.worth
-        # what was a number once stays one, whatever ran before in a loop over time
-        if self.worth and (earlier is None or earlier.spikes) and torch.allclose(spikes, spikes.round(), atol=1e-3):
-            activity, counts = float(spikes.sum()) / (self.samples * size), True
-        elif self.coded is not None:
-            activity, counts = self.coded, True
-        else:
-            activity, counts = self.steps * inputs.numel() / (self.samples * size), False
-        before = earlier.activity if earlier else 0.0
-        self.found[name] = Operations(flops(module, inputs), before + activity, counts)
+        axes = 1 if isinstance(module, nn.Linear) else next(p.ndim for p in module.parameters()) - 1  # of what comes in at one step
+        inputs = inputs.reshape(-1, *inputs.shape[-axes:])
+        size = math.prod(inputs.shape[1:])
+        tally = self.tallies.setdefault(name, _Tally(flops(module, inputs)))
+        if self.coded is not None and not self.worth:
+            tally.spikes += self.coded
+            return
+        if self._spikes(name, inputs):
+            tally.spikes += self.worth * float(inputs.double().sum()) / (self.samples * size)
+        tally.numbers += self.steps * inputs.numel() / (self.samples * size)
+
+    def _spikes(self, name: str, inputs: Tensor) -> bool:
+        """Return whether spikes come into a module."""
+        counts = inputs.double() * self.worth
+        if not self.worth or not torch.allclose(counts, counts.round(), atol=1e-3):
+            self.numbers.add(name)
+        return name not in self.numbers
 
 
+@torch.enable_grad()
 def _window(module: nn.Module, inputs: Tensor) -> float:
-    """Return how many values one average is taken over."""
-    if isinstance(module, nn.AvgPool1d | nn.AvgPool2d | nn.AvgPool3d):
-        sides: Any = module.kernel_size
-        dimensions = {nn.AvgPool1d: 1, nn.AvgPool2d: 2, nn.AvgPool3d: 3}[type(module)]
-        return float(math.prod(sides) if isinstance(sides, tuple) else sides**dimensions)
-    after = 1 if isinstance(module, ImageMean) else math.prod(module.forward(inputs[:1]).shape[-2:])
-    return math.prod(inputs.shape[-2:]) / after
+    """Return how many values every average is taken over, 0 where that differs from place to place.
+
+    A mean of n values has the gradient 1/n. Windows are products of intervals, so that those along the axes tell of all.
+    """
+    kind = next(kind for kind in AVERAGING if isinstance(module, kind))
+    image = torch.zeros(1, 1, *inputs.shape[-AVERAGING[kind] :], requires_grad=True)
+    # of its own class: one of a library may take several steps at once
+    means = kind.forward(module, image)
+    along = [mean for axis in range(means.ndim) for mean in means.movedim(axis, 0).flatten(1)[:, 0]]
+    sizes = {round(1 / float(torch.autograd.grad(mean, image, retain_graph=True)[0].amax())) for mean in along}
+    return float(sizes.pop()) if len(sizes) == 1 else 0.0
 
 
 def _run(network: SpikingNetwork, x: Tensor, counter: _Counter) -> None:
@@ -196,24 +242,25 @@ def _run(network: SpikingNetwork, x: Tensor, counter: _Counter) -> None:
         counter.steps = steps if len(inputs) == 1 else 1
         if isinstance(module, Recurrent):
             units = module.weight.shape[0]
-            counter.found[name] = Operations(float(units * (units - 1)), 0.0, True)
+            counter.tallies[name] = _Tally(float(units * (units - 1)))
         counter.see(name, module, None if isinstance(module, Neuron | Recurrent) else inputs.flatten(0, 1))
 
-    passing = Pass(steps, record=("spikes",), seen=seen)
+    recurrent = any(isinstance(layer, Recurrent) for layer in network.modules())
+    passing = Pass(steps, record=("spikes",) if recurrent else (), seen=seen)
     for name, layer in network.named_children():
         z = walk(layer, z, passing, name)
-    for name, spikes in passing.traces["spikes"].items():
-        if name in counter.found:  # recurrent: the spikes of the last step are not seen again
-            counter.found[name] = replace(counter.found[name], activity=float(spikes[:-1].double().sum(0).mean()))
+    for name, spikes in passing.traces.get("spikes", {}).items():
+        if name in counter.tallies:  # recurrent: the spikes of the last step are not seen again
+            counter.tallies[name].spikes = float(spikes[:-1].double().sum(0).mean())
 
 
 @contextlib.contextmanager
 def _hooked(network: nn.Module, see: Callable[[str, nn.Module, Tensor | None], None]) -> Iterator[None]:
     """Let `see` know what is reached in a plain network or an adapted one; the hooks are removed again."""
-    spiking = set(neurons(network).values())
+    spiking, counted = set(neurons(network).values()), (*WEIGHTED, *AVERAGING)
     with contextlib.ExitStack() as hooks:
         for name, module in network.named_modules():
-            if isinstance(module, (*WEIGHTED, *AVERAGING)) or module in spiking:
+            if isinstance(module, counted) or module in spiking:
 
                 def reached(module: nn.Module, inputs: tuple[Any, ...], name: str = name) -> None:
                     see(name.removeprefix("module."), module, None if module in spiking else inputs[0])

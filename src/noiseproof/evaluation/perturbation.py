@@ -42,7 +42,8 @@ def perturbation(
     - perturbation_distance (at the input): ‖x − x'‖₂
     - spike_perturbation_distance: ‖m − m'‖₂, m the map of a layer's spike counts divided by its largest (`normalised_map`)
     - tasad, spike_train_distance: ‖Σ_t (s − s')‖₂/T, and (Σ_t ‖s − s'‖₂²)^½
-    - ms_mppd: the mean over steps and neurons of ε[t]², ε[t] = λ·ε[t−1] + Δ[t] with Δ the difference of the currents, gain included
+    - ms_mppd: the mean over steps and neurons of ε[t]², ε[t] = λ·ε[t−1] + Δ[t] with Δ the difference of the currents; for DLIF too
+      with λ alone, as eq. (11) and the loss of `Stable` have it
     - mppd, at {"step": t} too, ‖ε[t]‖₂, the membrane potential perturbation dynamics
 
     `leaks`: distance_after_lif too, at {"leak": λ}, what `distance_after_lif` says of the same pairs.
@@ -99,7 +100,7 @@ def pair_figures(network: nn.Module, x: Tensor, moved: Tensor, described: Mappin
         found.append(figure("tasad", layer, place, tasad(s, t)))
         found.append(figure("spike_train_distance", layer, place, std_distance(s, t)))
         if layer in layers:
-            epsilon = layer_dynamics(layers[layer], clean["current"][layer] - other["current"][layer], effective=True)
+            epsilon = layer_dynamics(layers[layer], clean["current"][layer] - other["current"][layer])
             found.append(figure("ms_mppd", layer, place, ms_mppd(epsilon)))
             sizes = torch.linalg.vector_norm(epsilon.flatten(2), dim=-1)
             found += [figure("mppd", layer, place, size, step=float(t)) for t, size in enumerate(sizes, start=1)]

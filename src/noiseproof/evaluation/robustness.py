@@ -2,14 +2,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from noiseproof._names import name_of
 from noiseproof.attacks import Attack, Budget, Perturbed
 from noiseproof.data import Split
 from noiseproof.errors import require, require_number
@@ -20,7 +19,7 @@ from noiseproof.measure import measure
 from noiseproof.networks import adapt
 from noiseproof.parameters import parameters_of
 from noiseproof.progress import Progress
-from noiseproof.randomness import generator
+from noiseproof.randomness import generator, globally_seeded
 from noiseproof.records import Record
 from noiseproof.spelling import write
 
@@ -34,6 +33,7 @@ _METRICS = (
     "surviving",
     "member_gradient_evaluations",
     "member_queries",
+    "skipped",
 )
 
 
@@ -55,8 +55,9 @@ def robustness(
 
     First the accuracy without an attack on the same samples. Then for every attack seed (`seed`, `seed` + 1, …) an accuracy, with gradient
     evaluations and queries per sample and the share of gradients that were zero in every entry; of an attack of several also the share
-    `surviving` after each member. With several seeds accuracy_over_seeds is the share that is right under all of them. With `checks`
-    come the measurements that `noiseproof.checklist` judges, for the first seed. What is in `ledger` is not measured again.
+    `surviving` after each member, of one that says nothing about this network `skipped` = 1. With several seeds accuracy_over_seeds is
+    the share that is right under all of them. With `checks` come the measurements that `noiseproof.checklist` judges, for the first
+    seed. What is in `ledger` is not measured again.
 
     `eps`: other radii than the attack's own, one a sample, [samples]; these are recorded under a hash of them, and without checks.
     `save`: a file .npz or .safetensors for x, perturbed x, y, predictions, success and ε of every sample; takes one seed.
@@ -97,12 +98,23 @@ def blocks_of(attacks: Sequence[Attack], samples: int, seeds: int, checks: bool)
 
 @dataclass(frozen=True, eq=False)
 class Attacked:
-    """All samples after an attack: perturbed inputs, whether each is wrong now, what was asked, and what members did."""
+    """All samples after an attack: perturbed inputs, the classes given for them, whether they are fooled, what was asked, and by whom."""
 
     x: Tensor
+    predictions: Tensor
     fooled: Tensor
     budget: Budget
-    members: tuple[tuple[str, int, Budget], ...]  # spelled, samples that are right after it, what it asked
+    members: tuple[MemberFigures, ...]
+
+
+@dataclass(frozen=True)
+class MemberFigures:
+    """What a member did: samples that are right after it, and what it asked; `skipped` where it says nothing about the network."""
+
+    spelled: str
+    surviving: int
+    budget: Budget
+    skipped: bool
 
 
 class Figures:
@@ -154,10 +166,13 @@ class Figures:
         fooled = torch.stack([self.fooled(attack, k, eps) for k in seeds]).any(0)
         return self.ledger.add([replace(blank, value=_right(fooled))])
 
-    def predictions(self, attack: Attack, x: Tensor, seed: int) -> Tensor:
-        """Return the classes [B] that the network gives for x, over as many draws as the attack takes of a stochastic one."""
-        with attack.seen(self.network, seed) as view:
-            return torch.cat([view.predictions(block) for block in x.split(BLOCK)])
+    def stochastic(self, attack: Attack, seed: int) -> list[Record]:
+        """Return the record that says whether the network is stochastic (1) or not (0), beside an attack and its number of draws."""
+        blank = self._blank("stochastic", describe(attack), seed)
+        if (there := self.ledger.find(blank)) is not None:
+            return [there]
+        with globally_seeded(seed, self.split.x.device), attack.seen(self.network, seed) as view:
+            return self.ledger.add([replace(blank, value=float(view.is_stochastic(self.split.x)))])
 
     def measure(self, attack: Attack, seed: int, eps: Tensor | None = None) -> Attacked:
         """Attack all samples and record the figures that are not yet in the ledger.
@@ -170,19 +185,19 @@ class Figures:
 
     def _attacked(self, attack: Attack, seed: int, eps: Tensor | None) -> Attacked:
         found = list(self._blocks(attack, seed, eps))
-        budget = sum((block.budget for block, _ in found), Budget())
-        attack.check_gradients(budget)
-        x, fooled = torch.cat([block.x for block, _ in found]), torch.cat([wrong for _, wrong in found])
-        return Attacked(x, fooled, budget, _members([block for block, _ in found]))
+        attack.check_gradients(found)
+        before, after = torch.cat([block.before for block in found]), torch.cat([block.after for block in found])
+        # without labels a success is another prediction than before, which may be the right one
+        fooled = (before != self.split.y) | (after != self.split.y)
+        budget = sum((block.budget for block in found), Budget())
+        return Attacked(torch.cat([block.x for block in found]), after, fooled, budget, _members(found))
 
-    def _blocks(self, attack: Attack, seed: int, eps: Tensor | None) -> Iterator[tuple[Perturbed, Tensor]]:
+    def _blocks(self, attack: Attack, seed: int, eps: Tensor | None) -> Iterator[Perturbed]:
         radii = [None] * -(-self.n // BLOCK) if eps is None else eps.split(BLOCK)
         parts = zip(self.split.x.split(BLOCK), self.split.y.split(BLOCK), radii, strict=True)
         for place, (x, y, radius) in enumerate(parts):
             labels = y if attack.needs_labels else None
-            block = attack.on_block(self.network, x, labels, generator("input attack", seed, place), eps=radius)
-            # without labels a success is another prediction than before, which may be the right one
-            yield block, block.success if labels is not None else self.predictions(attack, block.x, seed) != y
+            yield attack.on_block(self.network, x, labels, generator("input attack", seed, place), eps=radius)
             if self.progress is not None:
                 self.progress.advance(1)
 
@@ -193,17 +208,23 @@ class Figures:
             values["zero_gradient_share"] = budget.zero_gradients / budget.gradient_evaluations
         members = [
             record
-            for place, (spelled, surviving, spent) in enumerate(attacked.members, start=1)
-            for record in self._member({**described, "member": spelled}, place, surviving, spent, seed)
+            for place, member in enumerate(attacked.members, start=1)
+            for record in self._member({**described, "member": member.spelled}, place, member, seed)
         ]
         accuracy = replace(self._blank("accuracy", described, seed), value=_right(attacked.fooled))
         self._fooled[accuracy.key] = attacked.fooled
         own = [replace(self._blank(metric, described, seed), value=value) for metric, value in values.items()]
         self.ledger.add([record for record in (*members, *own, accuracy) if self.ledger.find(record) is None])
 
-    def _member(self, described: dict[str, Any], place: int, surviving: int, spent: Budget, seed: int) -> list[Record]:
-        counts = {"surviving": surviving, "member_gradient_evaluations": spent.gradient_evaluations, "member_queries": spent.queries}
-        at = {"place": float(place)}
+    def _member(self, described: dict[str, Any], place: int, member: MemberFigures, seed: int) -> list[Record]:
+        spent, at = member.budget, {"place": float(place)}
+        if member.skipped:
+            return [replace(self._blank("skipped", described, seed, at), value=1.0)]
+        counts = {
+            "surviving": member.surviving,
+            "member_gradient_evaluations": spent.gradient_evaluations,
+            "member_queries": spent.queries,
+        }
         return [replace(self._blank(metric, described, seed, at), value=count / self.n) for metric, count in counts.items()]
 
     def _blank(self, metric: str, described: dict[str, Any], seed: int, at: dict[str, float] | None = None) -> Record:
@@ -227,11 +248,16 @@ def spelled(attack: Attack) -> str:
         >>> spelled(PGD(eps=0.1, surrogate="atan"))
         'pgd(surrogate=atan, steps=20)'
     """
-    defaults = {f.name: f.default for f in fields(attack)}
-    given = {k: v for k, v in asdict(attack).items() if k not in ("eps", "norm", "eot") and (v != defaults[k] or k == "steps")}
-    plain = {k: " ".join(map(str, v)) if isinstance(v, tuple | list) else v for k, v in given.items()}
-    name = name_of("attacks", type(attack))
-    return write(name, plain) if plain else name
+    described = attack.describe()
+    own = {f.name: f.default for f in fields(attack) if f.name not in ("eps", "norm", "eot", "identity")}
+    plain = {name: _plain(described[name]) for name in own if name in described}
+    given = {name: value for name, value in plain.items() if name == "steps" or value != _plain(own[name])}
+    return write(described["name"], given) if given else described["name"]
+
+
+def _plain(value: Any) -> Any:
+    """Return a setting as it is spelled: a list by blanks."""
+    return " ".join(map(str, value)) if isinstance(value, tuple | list) else value
 
 
 def _right(fooled: Tensor) -> float:
@@ -242,16 +268,19 @@ def _is_of(record: Record, described: dict[str, Any]) -> bool:
     return {k: v for k, v in record.perturbation.items() if k != "member"} == described
 
 
-def _members(blocks: Sequence[Perturbed]) -> tuple[tuple[str, int, Budget], ...]:
-    """Return what the members did on all blocks; one that could be used on none is left out: it says nothing about the network."""
+def _members(blocks: Sequence[Perturbed]) -> tuple[MemberFigures, ...]:
+    """Return what the members did on all blocks; skipped is one that could be used on none: it says nothing about the network."""
     # nothing is searched in a block whose samples are all wrong from the start
     ran = [block.members for block in blocks if block.members]
-    found = []
-    for same in zip(*ran, strict=True):
-        if not all(member.skipped for member in same):
-            budget = sum((member.budget for member in same), Budget())
-            found.append((spelled(same[0].attack), sum(member.surviving for member in same), budget))
-    return tuple(found)
+    return tuple(
+        MemberFigures(
+            spelled(same[0].attack),
+            sum(member.surviving for member in same),
+            sum((member.budget for member in same), Budget()),
+            all(member.skipped for member in same),
+        )
+        for same in zip(*ran, strict=True)
+    )
 
 
 def _savable(path: str | Path) -> Path:
@@ -267,7 +296,7 @@ def _save(path: Path, figures: Figures, attack: Attack, seed: int, eps: Tensor |
         "x": figures.split.x,
         "perturbed": attacked.x,
         "y": figures.split.y,
-        "predictions": figures.predictions(attack, attacked.x, seed),
+        "predictions": attacked.predictions,
         "success": attacked.fooled,
         "eps": torch.full((figures.n,), attack.eps, dtype=torch.float64) if eps is None else eps,
     }

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from noiseproof._names import name_of
 from noiseproof.errors import require
 from noiseproof.parameters import Params
+from noiseproof.randomness import drawn_anew
 
 Batch = tuple[Tensor, Tensor]
 
@@ -100,8 +102,16 @@ class Method(ABC):
         yield Round(self.loss(network, params(), batch, context), batch[0])
 
     def step(self, network: nn.Module, batch: Batch, context: Context, update: Update) -> None:
-        """Take one step on one batch; `update(loss)` goes down the gradient once for every one of `rounds`."""
-        for made in self.rounds(network, lambda: dict(network.named_parameters()), batch, context):
+        """Take one step on one batch; `update(loss)` goes down the gradient once for every one of `rounds`.
+
+        Networks with Poisson coding draw anew for every round; within one all passes draw the same spikes.
+        """
+        rounds = self.rounds(network, lambda: dict(network.named_parameters()), batch, context)
+        for number in itertools.count():
+            with drawn_anew(number):
+                made = next(rounds, None)
+            if made is None:
+                return
             update(made.loss)
 
     def after_step(self, params: Params) -> None:  # noqa: B027 (most methods need none)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from noiseproof.errors import NoiseproofError, require_number
 from noiseproof.measure import measure
 from noiseproof.networks._base import Network
-from noiseproof.networks._spiking import SpikingNetwork
+from noiseproof.networks._spiking import Pass, SpikingNetwork, walk
 from noiseproof.neurons.lif import LIF
 from noiseproof.neurons.neuron import Neuron
 from noiseproof.neurons.recurrent import Recurrent
@@ -42,12 +42,12 @@ def convert(
     The threshold of layer l is `scale` times the largest, over the time steps and batches, of the `percentile` of its input
     current, while all earlier layers spike at their new thresholds. Leaks become 1. `plain` and `spiking` are one architecture
     with `neuron="relu"` and with spiking neurons; `batches`: calibration inputs [B, …], or pairs with labels, on which the
-    accuracy of both is then reported. Use training data.
+    accuracy of both is then reported. Use training data. Currents are kept of one layer at a time: [T, B, …] of the largest must fit.
     Source: Kundu et al., ICCV 2021, section 4 (its scaling factor is `scale`); after Rathi et al., arXiv:2005.01807.
 
-    Raises `NoiseproofError` when the two do not have the same weights, neurons are recurrent, adaptive or have a time constant
-    instead of a leak, there are no batches, a layer's currents are nowhere
-    positive, or a number is out of its range.
+    Raises `NoiseproofError` when the two do not have the same weights or pool in different ways, neurons are recurrent, adaptive or
+    have a time constant instead of a leak, there are no batches, a layer's currents are nowhere positive, or a number is out of its
+    range.
 
     Example:
         >>> from noiseproof.data import Task
@@ -76,8 +76,8 @@ def convert(
     thresholds: dict[str, float] = {}
     with inference_mode(spiking), stochastic(0):
         # in the order in which a run reaches them
-        for name in spiking.run(calibration[0][:1], record=("current",)).traces["current"]:
-            largest = max(_percentile(spiking.run(x, record=("current",)).traces["current"][name], percentile) for x in calibration)
+        for name in list(spiking.run(calibration[0][:1], record=("current",)).traces["current"]):
+            largest = max(_percentile(_current(spiking, name, x), percentile) for x in calibration)
             if largest <= 0:
                 raise NoiseproofError(f"layer {name} has no positive current at the {percentile:g}th percentile: no spike could come of it")
             layers[name].threshold.fill_(scale * largest)
@@ -93,6 +93,7 @@ def check_convertible(plain: nn.Module, spiking: nn.Module) -> None:
     """Raise `NoiseproofError` unless `spiking` has the weights of `plain` and neurons that can be made integrate-and-fire ones."""
     _check_neurons(spiking)
     _check_weights(plain, spiking)
+    _check_pooling(plain, spiking)
 
 
 def _check_neurons(spiking: nn.Module) -> None:
@@ -119,6 +120,34 @@ def _check_weights(plain: nn.Module, spiking: nn.Module) -> None:
             f"{name} of the {one} network has no counterpart in the {other} one: build both from one architecture, "
             "with neuron='relu' and with spiking neurons"
         )
+
+
+def _check_pooling(plain: nn.Module, spiking: nn.Module) -> None:
+    """Raise `NoiseproofError` unless both networks pool in the same way: pooling has no weights that would tell."""
+    pooling = [[repr(m) for m in network.modules() if type(m).__module__ == nn.AvgPool2d.__module__] for network in (plain, spiking)]
+    if pooling[0] != pooling[1]:
+        one, other = (next(iter(kinds), "none") for kinds in pooling)
+        raise NoiseproofError(
+            f"pooling of the plain network is {one} and that of the spiking one {other}, for which its weights are not made: "
+            "take an architecture that pools alike in both, such as vgg5"
+        )
+
+
+def _current(spiking: SpikingNetwork, layer: str, x: Tensor) -> Tensor:
+    """Return what comes into a layer of neurons [T, B, …], or [1, B, …] where that stays the same."""
+    found: list[Tensor] = []
+
+    def seen(name: str, module: nn.Module, current: Tensor) -> None:
+        if name == layer:
+            found.append(current)
+
+    z, steps = spiking._in_time(x, None, None)
+    passing = Pass(steps, seen=seen)
+    for name, child in spiking.named_children():
+        z = walk(child, z, passing, name)
+        if found:
+            break
+    return found[0]
 
 
 def _percentile(currents: Tensor, percentile: float) -> float:

@@ -129,8 +129,11 @@ class Kind:
 
 
 def kind_of(perturbation: Mapping[str, Any]) -> Kind:
-    """Return which attack a record is about; the member of an ensemble that it may name is no part of it."""
-    given = {k: v for k, v in perturbation.items() if k not in ("name", "eps", "norm", "member")}
+    """Return which attack a record is about; the member of an ensemble that it may name is no part of it.
+
+    Nor is the identity of a transfer's source, of which the label is shown.
+    """
+    given = {k: v for k, v in perturbation.items() if k not in ("name", "eps", "norm", "member", "identity")}
     return Kind(name_in(perturbation), settings_of(given), given)
 
 

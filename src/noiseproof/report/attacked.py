@@ -88,9 +88,9 @@ def _members(name: str, records: Sequence[Record], attack: Described) -> list[Ta
     rows = tuple(
         (
             Cell(f"{place:.0f}"),
-            Cell(member_label(found["surviving"].perturbation["member"])),
-            Cell(percent(found["surviving"].value)),
-            *(_mean([found[metric].value]) for metric in ("member_gradient_evaluations", "member_queries")),
+            Cell(member_label(next(iter(found.values())).perturbation["member"])),
+            Cell(percent(found["surviving"].value)) if "surviving" in found else Cell("left out: says nothing about this network"),
+            *(_mean([found[metric].value] if metric in found else None) for metric in ("member_gradient_evaluations", "member_queries")),
         )
         for place, found in sorted(places.items())
     )

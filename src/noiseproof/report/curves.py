@@ -62,9 +62,16 @@ _COURSES = {
     "validation_accuracy": ("Validation accuracy", "accuracy, %", 100.0),
     "validation_loss": ("Validation loss", "loss, nats", 1.0),
     "train_loss": ("Training loss", "loss (the method's own)", 1.0),
+    "ms_mppd": ("MS-MPPD of the last layer during training", "mean of ε²", 1.0),
     "weight_magnitude": ("Size of the weights during training", "mean of |w|", 1.0),
     "accuracy": ("Accuracy {} during training", "accuracy, %", 100.0),
     "cross_entropy": ("Cross-entropy {} during training", "cross-entropy, nats", 1.0),
+}
+
+
+_ABOUT_COURSES = {
+    "train_loss": "The whole loss, with what a method adds to the cross-entropy, such as ρ times a distance.",
+    "ms_mppd": "ε[t] = λ·ε[t − 1] + Δ[t], Δ: difference of the input currents for validation samples as they are and perturbed.",
 }
 
 
@@ -74,7 +81,8 @@ def course(study: Course, methods: Sequence[Method], name: str) -> Drawing:
     title, axis, scale = _COURSES.get(study.metric, (plain.capitalize(), plain, 1.0))
     title = title.format("under attack" if study.searched else "under noise")
     title += f" ({study.about})" if study.about else ""
-    return _bundle(study.curves, methods, name, _Bundle(title, _BY_EPOCH, "epoch", axis, scale, whole=True))
+    caption = " ".join(filter(None, [_ABOUT_COURSES.get(study.metric), _BY_EPOCH]))
+    return _bundle(study.curves, methods, name, _Bundle(title, caption, "epoch", axis, scale, whole=True))
 
 
 @dataclass(frozen=True)

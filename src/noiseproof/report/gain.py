@@ -15,7 +15,9 @@ from noiseproof.report.tables import EMPTY, Cell, Column, Table
 
 TEXT = (
     "The largest factor by which the perturbation of a layer's input spikes, over all steps, can come out larger in its membranes, resets "
-    "left out: ‖ε‖₂/‖Δs‖₂. It is exact: the spectral norm of the weights times that of the leaky sum over time.",
+    "left out: ‖ε‖₂/‖Δs‖₂. It is exact: the spectral norm of the weights times that of the leaky sum over time or, where every channel or "
+    "neuron has a leak of its own, that of both as one map. With direct coding the input of the first layer cannot change in time, so that "
+    "its gain is not reached there.",
 )
 _CLAIM = (
     "The claimed bound is Theorem 3.1 of Ding et al., ICML 2024, √(1/(1 − λ))·‖W‖₂. Where it lies below the exact gain it is violated: "

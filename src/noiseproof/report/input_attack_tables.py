@@ -157,6 +157,8 @@ def _members(ran: Sequence[tuple[Method, Survival]], what: str, where: str) -> T
         (Cell(member_label(member)), Cell(str(place + 1), value=place + 1), *(_member(m, survival, place) for m, survival in ran))
         for place, member in enumerate(ran[0][1].members)
     )
+    skipped = dict.fromkeys(member for _, survival in ran for member in survival.skipped)
+    rows += tuple((Cell(member_label(member)), EMPTY, *(_skipped(survival, member) for _, survival in ran)) for member in skipped)
     return Table(f"Members of {what} at {where}", columns, rows)
 
 
@@ -168,6 +170,10 @@ def _member(method: Method, survival: Survival, place: int) -> Cell:
     return Cell(
         percent(left), "; ".join(filter(None, [added, _budget(survival.gradient_evaluations[place], survival.queries[place])])), left
     )
+
+
+def _skipped(survival: Survival, member: str) -> Cell:
+    return Cell("left out", "says nothing about this network") if member in survival.skipped else EMPTY
 
 
 def _clean(study: InputAttacks, method: Method, eps: float) -> Cell:

@@ -59,6 +59,7 @@ class Survival:
     left: tuple[tuple[float, ...], ...]  # by member
     gradient_evaluations: tuple[float | None, ...]  # by member, per sample
     queries: tuple[float | None, ...]
+    skipped: tuple[str, ...]  # members that say nothing about the network and were left out, as they are spelled
 
 
 @dataclass(frozen=True)
@@ -230,7 +231,7 @@ def _left(by_metric: Mapping[str, list[list[Record]]]) -> Left:
 
 def _survivals(methods: Sequence[Method]) -> dict[str, dict[int, tuple[Survival, ...]]]:
     """Return by norm and method's index what the members of every attack of several left; of several seeds the mean."""
-    metrics = ("surviving", "member_gradient_evaluations", "member_queries")
+    metrics = ("surviving", "member_gradient_evaluations", "member_queries", "skipped")
 
     def member(r: Record) -> tuple[Any, ...]:
         return *_key(r), int(r.at["place"]), str(r.perturbation.get("member", "")), r.metric
@@ -245,13 +246,16 @@ def _survivals(methods: Sequence[Method]) -> dict[str, dict[int, tuple[Survival,
     found: dict[str, dict[int, tuple[Survival, ...]]] = {}
     for (norm, index, kind, eps), members in wholes.items():
         ran = [(name, by_metric) for (_, name), by_metric in sorted(members.items()) if "surviving" in by_metric]
+        if not ran:
+            continue
         survival = Survival(
             kind,
             eps,
             tuple(name for name, _ in ran),
             min(r.n for _, by_metric in ran for records in by_metric["surviving"] for r in records),
             tuple(tuple(mean([r.value for r in records]) for records in by_metric["surviving"]) for _, by_metric in ran),
-            *(tuple(_mean(by_metric.get(metric, ())) for _, by_metric in ran) for metric in metrics[1:]),
+            *(tuple(_mean(by_metric.get(metric, ())) for _, by_metric in ran) for metric in metrics[1:3]),
+            skipped=tuple(name for (_, name), by_metric in sorted(members.items()) if "surviving" not in by_metric),
         )
         by_index = found.setdefault(norm, {})
         by_index[index] = (*by_index.get(index, ()), survival)

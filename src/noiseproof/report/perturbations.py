@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from noiseproof.records import Record
 from noiseproof.report import by_layer
-from noiseproof.report.attack_names import kind_of
+from noiseproof.report.attack_names import Kind, distinct_labels, kind_of
 from noiseproof.report.by_layer import Words
 from noiseproof.report.figures import Drawing, line, named
 from noiseproof.report.input_attacks import eps_words
@@ -41,33 +41,45 @@ class Lines:
     samples: tuple[int, ...]
 
 
-def attacks(methods: Sequence[Method]) -> list[str]:
-    """Return in words every attack whose perturbations were followed, in the order of the records."""
+@dataclass(frozen=True)
+class Followed:
+    """An attack, with all its settings, whose perturbations were followed."""
+
+    kind: Kind
+    eps: float
+    norm: str
+
+
+def attacks(methods: Sequence[Method]) -> dict[Followed, str]:
+    """Return every attack whose perturbations were followed, in the order of the records, and what it is called."""
     kept = (r for m in methods for network in m.networks for r in network.records if r.metric == "perturbation_distance")
-    return list(dict.fromkeys(map(_words, kept)))
+    found = list(dict.fromkeys(map(_attack, kept)))
+    labels = distinct_labels(list(dict.fromkeys(one.kind for one in found)))
+    return {one: f"{labels[one.kind]}, {eps_words(one.eps, one.norm)}" for one in found}
 
 
-def _words(r: Record) -> str:
-    """Return the attack in words with its ε, whatever the layer is."""
+def _attack(r: Record) -> Followed:
+    """Return the attack of a record, whatever the layer is."""
     attack = {k: v for k, v in r.perturbation.items() if k != "layer"}
-    eps = eps_words(float(attack["eps"]), str(attack.get("norm", ""))) if "eps" in attack else ""
-    return ", ".join(filter(None, [kind_of(attack).label, eps]))
+    return Followed(kind_of(attack), round(float(attack["eps"]), 12), str(attack["norm"]))
 
 
-def drawings(methods: Sequence[Method], drawn: Sequence[Method], attack: str, anchor: str) -> tuple[tuple[Drawing, ...], tuple[Table, ...]]:
+def drawings(
+    methods: Sequence[Method], drawn: Sequence[Method], attack: Followed, anchor: str
+) -> tuple[tuple[Drawing, ...], tuple[Table, ...]]:
     """Return the pictures and the tables of one attack."""
     figures, tables = [], []
     for metric, words in _BY_LAYER.items():
-        found = by_layer.study(methods, metric, lambda r: _words(r) == attack)
+        found = by_layer.study(methods, metric, lambda r: _attack(r) == attack)
         if found is not None:
             figures.append(by_layer.drawing(found, drawn, f"{anchor}-{metric.replace('_', '-')}", words))
             tables.append(by_layer.table(found, methods, words.title))
     last = _last_layers(methods, attack)
-    steps = _lines(methods, lambda r: r.metric == "mppd" and _words(r) == attack and r.at["layer"] in last.values(), "step", last)
+    steps = _lines(methods, lambda r: r.metric == "mppd" and _attack(r) == attack and r.at["layer"] in last.values(), "step", last)
     if steps is not None:
         figures.append(_through_time(steps, drawn, f"{anchor}-mppd"))
-    leaks = _lines(methods, lambda r: r.metric == "distance_after_lif" and _words(r) == attack, "leak")
-    inputs = by_layer.study(methods, "perturbation_distance", lambda r: _words(r) == attack)
+    leaks = _lines(methods, lambda r: r.metric == "distance_after_lif" and _attack(r) == attack, "leak")
+    inputs = by_layer.study(methods, "perturbation_distance", lambda r: _attack(r) == attack)
     if inputs is not None:
         tables.insert(0, by_layer.table(inputs, methods, "Distance at the input, ‖x − x′‖₂", "unit of the data"))
     if leaks is not None and inputs is not None:
@@ -76,9 +88,9 @@ def drawings(methods: Sequence[Method], drawn: Sequence[Method], attack: str, an
     return tuple(figures), tuple(tables)
 
 
-def _last_layers(methods: Sequence[Method], attack: str) -> dict[int, float]:
+def _last_layers(methods: Sequence[Method], attack: Followed) -> dict[int, float]:
     """Return the place of the last layer of every method."""
-    kept = [(m.index, r) for m in methods for network in m.networks for r in network.records if r.metric == "mppd" and _words(r) == attack]
+    kept = [(m.index, r) for m in methods for network in m.networks for r in network.records if r.metric == "mppd" and _attack(r) == attack]
     return {index: max(r.at["layer"] for i, r in kept if i == index) for index, _ in kept}
 
 

@@ -240,8 +240,8 @@ def _energy(methods: Sequence[Method], anchor: str) -> list[Section]:
 def _perturbations(methods: Sequence[Method], anchor: str) -> list[Section]:
     """Return one chapter per attack whose perturbations were followed through the network."""
     found = []
-    for number, attack in enumerate(perturbations.attacks(methods)):
-        name, title = f"{anchor}-{number}", f"How far perturbations get: {attack}"
+    for number, (attack, label) in enumerate(perturbations.attacks(methods).items()):
+        name, title = f"{anchor}-{number}", f"How far perturbations get: {label}"
         drawings, folded = perturbations.drawings(methods, _drawn(methods)[0], attack, name)
         found.append(Section(name, title, perturbations.TEXT if number == 0 else (), drawings, folded=folded))
     return found

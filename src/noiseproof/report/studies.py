@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from noiseproof.numbers import eps_text
 from noiseproof.records import Record
+from noiseproof.report.attack_names import kind_of
 from noiseproof.report.numbers import mean, phrases
 from noiseproof.report.quantities import clean_at_zero, rank
 from noiseproof.report.reading import Method, Network
@@ -284,7 +286,7 @@ def courses(methods: Sequence[Method]) -> tuple[Course, ...]:
     return tuple(
         Course(
             metric,
-            _about(dict(settings)),
+            _about(dict(settings), metric),
             {
                 index: tuple(c for rs in networks for c in curves_along(rs, "epoch"))
                 for index, networks in keyed[(metric, settings)].items()
@@ -295,9 +297,11 @@ def courses(methods: Sequence[Method]) -> tuple[Course, ...]:
     )
 
 
-def _about(settings: Mapping[str, str]) -> str:
-    """What was done to the network, in words: "KL, ζ = 0.1, l∞", "gaussian, s = 0.1, all parameters"."""
+def _about(settings: Mapping[str, str], metric: str) -> str:
+    """What was done to the network or its inputs, in words: "KL, ζ = 0.1, l∞", "gaussian, s = 0.1, all parameters", "R+FGSM, ε = 4/255"."""
     name = settings.get("name", "")
+    if metric == "ms_mppd":
+        return f"{kind_of(settings).label}, ε = {eps_text(float(settings['eps']))}"
     if name in _ATTACKS:
         named = "random point" if name == "random-point" else ""
         matter = {k: settings[k] for k in ("objective", "zeta", "norm", "parameters") if k in settings}
