@@ -106,7 +106,8 @@ def test_a_single_sample_decides_nothing() -> None:
     )
     undecided = [v for v in verdicts(close, EPS, "linf") if v.outcome == "undecided"]
     assert [v.key for v in undecided] == ["single-step", "black-box", "larger-eps", "unbounded", "random-search", "zero-gradients", "steps"]
-    assert all("60 samples are too few to decide" in v.sentence for v in undecided)
+    assert all("60 samples are too few to decide; 100 suffice where none of them is a case." in v.sentence for v in undecided)
+    assert "PGD gains 1 sample." in next(v.sentence for v in undecided if v.key == "steps")
 
 
 def test_five_against_none_decide_and_four_do_not() -> None:
@@ -175,3 +176,41 @@ def test_the_last_digits_of_eps_do_not_matter() -> None:
     blind = Record("run", "zero_gradient_share", 1.0, 1000, perturbation=reference(0.1, "l2"), seed=0)
     assert checked([blind]) == ((0.1, "l2"),)
     assert verdicts([blind], 0.1, "l2")[5].outcome == "fail"
+
+
+def at(eps: float, left: float, *, eot=1, n=1000, seed=0) -> Record:
+    """PGD with 20 steps, without checks."""
+    return Record("run", "accuracy", left, n, perturbation=reference(eps, "linf", eot=eot), seed=seed)
+
+
+def test_a_curve_that_may_end_before_the_width_of_the_data_does_not_fail() -> None:
+    short = [at(EPS, 0.48), at(0.1, 0.48)]
+    verdict = judged(network(reference=short, large=[], small=[]), "unbounded")
+    assert (verdict.outcome, verdict.sentence.partition(":")[0]) == ("undecided", "Not measured")
+    # where nothing is left, how wide the data is does not matter
+    assert judged(network(reference=[at(EPS, 0.48), at(0.1, 0.0)], large=[]), "unbounded").outcome == "pass"
+    # that of the checks ends at the width
+    assert judged(network(large=figure(reference(1.0, "linf"), 0.2, 110, 10)), "unbounded").outcome == "fail"
+    # unless the gradients say nothing from some ε on
+    blind = Record("run", "zero_gradient_share", 1.0, 1000, perturbation=reference(1.0, "linf"), seed=0)
+    early = network(large=figure(reference(2 * EPS, "linf"), 0.2, 110, 10))
+    assert judged([*early, blind], "unbounded").outcome == "undecided"
+
+
+def test_attacks_without_checks_do_not_replace_checks() -> None:
+    whole = verdicts(network(), EPS, "linf")
+    for other in ({"eot": 2}, {"eot": 2, "n": 2000}, {"n": 2000}, {"seed": 1}):
+        assert verdicts([*network(), *(at(eps, 0.48, **other) for eps in (EPS, 0.1))], EPS, "linf") == whole
+    # of two with all checks that on more samples counts
+    masked = network(n=2000, zero=0.2)
+    assert judged([*network(), *masked], "zero-gradients").sentence.startswith("400 of 2,000")
+
+
+def test_an_ensemble_far_below_speaks_against_single_attacks_alone() -> None:
+    far = [Record("run", "accuracy", 0.0, 1000, perturbation=ENSEMBLE, seed=0)]
+    verdict = judged(network(ensemble=far), "ensemble")
+    assert verdict.outcome == "fail"
+    assert verdict.single
+    assert "single attacks mislead here (PGD-20 would have said 30.0 %); the ensemble's figure stands" in verdict.sentence
+    asked = Record("run", "gradient_evaluations", 0.0, 1000, perturbation=ENSEMBLE, seed=0)
+    assert not judged([*network(), asked], "ensemble").single

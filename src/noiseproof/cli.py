@@ -95,6 +95,7 @@ def _evaluate(words: list[str]) -> None:
     for run in runs:
         evaluate_run(run, measures, data_dir=where.data_dir, device=where.device, limit_test=test.limit_test, processes=chips.processes)
     _print_table(runs)
+    print(f"next: noiseproof report {' '.join(folders)}")
 
 
 def _attack(words: list[str]) -> None:
@@ -120,8 +121,7 @@ def _attack(words: list[str]) -> None:
     _print_tables(attacked.tables(runs, list(made.values()), settings.limit_test))
     lines = [line for run in runs for line in attacked.judgements(run, list(made.values()))]
     print("\n".join([*lines, *(f"warning: {warning}" for warning in warnings(runs))]))
-    if settings.save is not None:
-        print(f"wrote {settings.save}")
+    print(f"wrote {settings.save}\n" if settings.save is not None else "", end="")
     print(f"next: noiseproof report {' '.join(folders)}")
 
 
@@ -354,6 +354,7 @@ def _default_folder(experiment: Any) -> str:
 def _print_table(runs: list[Any]) -> None:
     from noiseproof import report
 
+    print("".join(f"warning: {warning}\n" for warning in report.warnings(runs)), end="")
     several = report.noise_tables(runs)
     _print_tables([report.summarise(runs), *(several if len(several) > 1 else [])])
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class NoiseproofError(ValueError):
@@ -20,6 +21,17 @@ class NoGradientError(NoiseproofError):
 
 class UnfitError(NoiseproofError):
     """An attack needs what this network has not: spiking neurons for a surrogate, enough classes for a loss."""
+
+
+@contextlib.contextmanager
+def naming(what: object) -> Iterator[None]:
+    """Let an error that comes up inside say what it is about, where several are worked on."""
+    try:
+        yield
+    except NoiseproofError as error:
+        if str(what) in str(error):
+            raise
+        raise NoiseproofError(f"{what}: {error}") from error
 
 
 def require(condition: bool, field: str, value: object, remedy: str) -> None:

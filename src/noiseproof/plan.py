@@ -15,7 +15,7 @@ from noiseproof import checkpoint, config, training
 from noiseproof.attacks import Attack
 from noiseproof.config import Experiment
 from noiseproof.data import Splits
-from noiseproof.errors import NoiseproofError, require
+from noiseproof.errors import NoiseproofError, naming, require
 from noiseproof.evaluation import Ledger, Measures, check_attack, check_measures, measure_all, robustness
 from noiseproof.evaluation.robustness import blocks_of
 from noiseproof.evaluation.sources import with_source
@@ -71,7 +71,7 @@ def evaluate_run(
 
     Raises `NoiseproofError` when the run is not finished, is damaged, or was made from Python with an outside network.
     """
-    with _opened(run, data_dir, device, limit_test, experiment) as (network, data, ledger, name):
+    with naming(run.path), _opened(run, data_dir, device, limit_test, experiment) as (network, data, ledger, name):
         measure_all(network, data, measures, ledger, name=name, processes=processes, progress=progress)
 
 

@@ -397,3 +397,11 @@ def test_a_network_that_takes_views_of_its_maps_is_attacked_too(digits: Splits) 
     flattening = nn.Sequential(network.conv, nn.ReLU(), nn.Flatten(), network.out)
     found = [PGD(eps=0.05, steps=3)(module, x, y, torch.Generator().manual_seed(0)).x for module in (network, flattening)]
     assert torch.allclose(*found, atol=1e-5)
+
+
+@pytest.mark.parametrize(("y", "message"), [(11, "classes from 11 to 11: the network has 0 to 9"), (-1, "classes from -1 to -1")])
+def test_classes_that_the_network_does_not_have_are_refused(y: int, message: str, digits: Splits, mlp: nn.Module) -> None:
+    with pytest.raises(npf.NoiseproofError, match=message):
+        PGD(eps=0.1, steps=1)(mlp, digits.test.x[:2], torch.tensor([y, y]), torch.Generator().manual_seed(0))
+    with pytest.raises(npf.NoiseproofError, match="y is torch.float32: give classes as a tensor of whole numbers"):
+        PGD(eps=0.1, steps=1)(mlp, digits.test.x[:2], torch.tensor([1.0, 2.0]), torch.Generator().manual_seed(0))

@@ -13,6 +13,7 @@ from noiseproof import config
 from noiseproof.attacks import PGD
 from noiseproof.cli import main
 from noiseproof.data import Splits, Task
+from noiseproof.errors import NoiseproofError
 from noiseproof.measure import measure
 from noiseproof.methods import (
     HIRE,
@@ -32,7 +33,7 @@ from noiseproof.networks import MLP
 from noiseproof.neurons import DLIF, LIF
 from noiseproof.neurons.dynamics import layer_dynamics, ms_mppd, perturbation_dynamics, std_distance, tasad
 from noiseproof.parameters import call_compared, parameters_of
-from noiseproof.randomness import stochastic
+from noiseproof.randomness import generator, stochastic
 
 TASK = Task("tiny", (6,), 3, (0.5,), (0.3,), (0.0, 1.0))
 Batch = tuple[Tensor, Tensor]
@@ -386,3 +387,19 @@ def test_the_methods_of_combined_are_named_first_and_have_their_own_flags(tmp_pa
     with pytest.raises(SystemExit):
         main(list(words))
     assert "method is 'hired': did you mean 'hire'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("method", "field"),
+    [
+        (AdversarialTraining(attack="pgd(eps=25, steps=2)"), "eps is 25"),
+        (TRADES(eps=8.0), "eps is 8"),
+        (Free(eps=8.0), "eps is 8"),
+        (HIRE(eps_step=8.0), "eps_step is 8"),
+        (Stable(perturbation="r-fgsm(eps=4)"), "eps is 4"),
+    ],
+)
+def test_a_size_that_does_not_fit_the_data_is_said_before_training(method: Method, field: str, digits: Splits) -> None:
+    network = MLP(hidden=(8,), neuron="lif", steps=4, threshold=0.3).build(digits.task, generator("weights", 0))
+    with pytest.raises(NoiseproofError, match=f"{field}: the data runs from 0 to 1"):
+        npf.train(network, digits, method, epochs=1, progress=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from made_up import EPS, MEMBERS, attacked
 
@@ -11,6 +13,7 @@ from noiseproof.cli import main
 from noiseproof.records import Record
 from noiseproof.report import attack_names, input_attack_checks, input_attack_tables, input_attacks
 from noiseproof.report.attack_names import distinct_labels, kind_of, member_label
+from noiseproof.report.attacked import judgements, tables
 from noiseproof.report.findings import findings
 from noiseproof.report.reading import read
 from noiseproof.report.studies import value_of
@@ -239,3 +242,52 @@ def test_norms_and_tasks_are_kept_apart(make_run, tmp_path):
 def test_budgets_of_training_are_not_those_of_attacks(make_run):
     (method,) = read([make_run(attacked("a", 0.9, 0.3))])
     assert value_of(method.networks[0], "gradient_evaluations") is None
+
+
+def test_an_ensemble_far_below_a_single_attack_stands(make_run, tmp_path):
+    def lower(record: Record) -> Record:
+        least = record.perturbation.get("name") == "ensemble" and record.metric == "accuracy"
+        return replace(record, value=0.1) if least else record
+
+    runs = [make_run([lower(r) for r in attacked("a", 0.9, 0.4)], name="fooled")]
+    (method,) = methods = read(runs)
+    (found,) = input_attack_checks.checklists(methods)
+    assert [check.key for check in found.of("fail")] == ["ensemble"]
+    assert not input_attack_checks.in_doubt(method, found.eps, "linf")
+    (alert,) = input_attack_checks.alerts(methods)
+    assert alert.text.replace("\xa0", " ") == "single attacks on fooled at ε = 8/255 (l∞) mislead"
+    assert not report.summarise(runs).rows[-1][-1].alarm
+    assert "in doubt" not in page(runs, tmp_path)
+
+
+def plain(value: float, eps: float = EPS, norm: str = "linf", name: str = "pgd", n: int = 100) -> Record:
+    settings = {"steps": 20} if name == "pgd" else {}
+    return Record("a", "accuracy", value, n, perturbation={"name": name, "eps": eps, "norm": norm, **settings}, seed=0)
+
+
+def test_what_a_smaller_eps_fools_a_larger_fools_too(make_run, tmp_path):
+    records = [plain(0.25, name="ensemble"), plain(0.48), plain(0.4, 0.1), plain(0.3, 0.1, name="fgsm"), plain(0.1, 0.01, n=50)]
+    runs = [make_run([*records, plain(0.05, 0.01, "l2")], name="up")]
+    (method,) = methods = read(runs)
+    study = input_attacks.studies(methods)[0]
+    small, large = study.levels[1:]
+    # not from another norm, nor from fewer samples
+    assert study.worst(method, small)[1].values == (0.25,)
+    assert (study.least_from(method, small), study.sign(method, small)) == (None, "")
+    assert study.worst(method, large)[1].values == (0.25,)
+    assert study.least_from(method, large) == small
+    cell = input_attack_tables.worst_table(study, methods).rows[-1][3]
+    assert cell.text == "≤\xa025.0"
+    assert cell.detail.startswith("from ε = 8/255; ")
+    assert "≤, from a smaller ε" in page(runs, tmp_path)
+
+
+def test_what_attack_prints_names_the_norm_and_the_least_on_record(make_run):
+    run = make_run([*attacked("a", 0.9, 0.4, n=100), plain(0.633), plain(0.5, 0.5, "l2")])
+    mine, other = plain(0.633).perturbation, plain(0.5, 0.5, "l2").perturbation
+    (table,) = tables([run], [mine, other], 100)
+    assert [row[2].text for row in table.rows] == ["0", "8/255", "0.5 (l2)"]
+    said = judgements(run, [mine])
+    assert said[1] == "  checked with PGD-20; your attack left 63.3 %, the least on record is 36.0 %"
+    ensemble = next(r.perturbation for r in attacked("a", 0.9, 0.4) if r.perturbation.get("name") == "ensemble" and r.metric == "accuracy")
+    assert "checked with" not in " ".join(judgements(run, [ensemble]))

@@ -132,8 +132,12 @@ class Attack(ABC):
         with globally_seeded(seed, x.device), self.seen(network, seed) as view:
             view.stochastic = view.is_stochastic(x)
             self._warn_of_chance(view)
-            before = view.predictions(x)
+            logits = view.logits(x)
+            before = logits.argmax(-1)
             classes = before if y is None else y
+            if len(classes) and not bool(((classes >= 0) & (classes < logits.shape[-1])).all()):
+                least, most = (int(c) for c in classes.aminmax())
+                raise NoiseproofError(f"y has classes from {least} to {most}: the network has 0 to {logits.shape[-1] - 1}")
             moved, after = x.detach().clone(), before.clone()
             left = (before == classes).nonzero().squeeze(1)
             if len(left):
@@ -174,6 +178,7 @@ class Attack(ABC):
         """
         fixed = {name: p.detach() for name, p in params.items()}
         bounds: tuple[float, float] = network.bounds  # pyright: ignore[reportAssignmentType] (every network of noiseproof has it)
+        check_size("eps", self.eps, bounds, x.shape[1:], self.norm)
         seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
         view = View(lambda z: self._aside(network, fixed, z), bounds, eot=self.eot, seed=seed)
         ball = Ball(x, x.new_full((len(x),), self.eps, dtype=torch.float64), self.norm, bounds)
@@ -210,16 +215,15 @@ class Attack(ABC):
         radii = torch.as_tensor(self.eps if eps is None else eps, dtype=torch.float64, device=x.device)
         require(radii.ndim == 0 or radii.shape == (len(x),), "eps", tuple(radii.shape), f"give one number, or one a sample, [{len(x)}]")
         radii = radii.expand(len(x))
-        most_allowed = (high - low) * (math.sqrt(math.prod(x.shape[1:])) if self.norm == "l2" else 1.0)
-        if len(radii) and not bool(((radii >= 0) & (radii <= most_allowed)).all()):
-            raise NoiseproofError(
-                f"eps is {float(radii.max()):g}: the data runs from {low:g} to {high:g}, so give one between 0 and {most_allowed:g} "
-                f"({self.norm})"
-            )
+        if len(radii):
+            least, most = (float(r) for r in radii.aminmax())
+            check_size("eps", most if least >= 0 else least, (low, high), x.shape[1:], self.norm)
         if y is None:
             require(not self.needs_labels, "y", None, "this attack needs the right classes; give labels, or an attack without (loss kl)")
         else:
             require(self.needs_labels, "y", "labels", "this attack takes none, it leads away from the network's predictions; give y=None")
+            whole = isinstance(y, Tensor) and not (y.is_floating_point() or y.is_complex())
+            require(whole, "y", getattr(y, "dtype", type(y).__name__), "give classes as a tensor of whole numbers")
             require(y.shape == (len(x),), "y", tuple(y.shape), f"give one class a sample, [{len(x)}]")
         return radii
 
@@ -293,3 +297,11 @@ def loss_values(loss: str, y: Tensor) -> Values:
     if loss == "ce":
         return lambda logits: cross_entropy(logits, y, reduction="none")
     return lambda logits: (dlr_values if loss == "dlr" else margin_values)(logits, y)
+
+
+def check_size(field: str, eps: float, bounds: tuple[float, float], shape: Sequence[int], norm: Norm = "linf") -> None:
+    """Raise `NoiseproofError` unless inputs of this shape and range can change by `eps`; it names the range."""
+    low, high = (float(b) for b in bounds)
+    most = (high - low) * (math.sqrt(math.prod(shape)) if norm == "l2" else 1.0)
+    if not 0 <= eps <= most:
+        raise NoiseproofError(f"{field} is {eps:g}: the data runs from {low:g} to {high:g}, so give one between 0 and {most:g} ({norm})")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from noiseproof.attacks._base import check_size
 from noiseproof.errors import require_number
 from noiseproof.methods._base import Batch, Context, Method, Round
 from noiseproof.methods._carried import carried, climb, shown
@@ -38,6 +39,10 @@ class Free(Method):
     def __post_init__(self) -> None:
         require_number("replays", self.replays, 1, whole=True)
         require_number("eps", self.eps, 0)
+
+    def start(self, network: nn.Module) -> dict[str, Tensor]:
+        check_size("eps", self.eps, network.bounds, ())  # pyright: ignore[reportArgumentType]  (every network of noiseproof has it)
+        return {}
 
     @property
     def gradient_evaluations(self) -> float:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from noiseproof.attacks._base import check_size
 from noiseproof.errors import NoiseproofError, require, require_number
 from noiseproof.methods._base import Batch, Context, Method, Round
 from noiseproof.methods._carried import carried, climb, shown
@@ -75,6 +76,8 @@ class HIRE(Method):
 
     def start(self, network: nn.Module) -> dict[str, Tensor]:
         self.steps_of_a_period(network)
+        for name, value in (("eps_step", self.eps_step), ("eps", self.bound)):
+            check_size(name, value, network.bounds, ())  # pyright: ignore[reportArgumentType]  (every network of noiseproof has it)
         return {}
 
     def steps_of_a_period(self, network: nn.Module) -> int:

@@ -10,7 +10,7 @@ from noiseproof.checklist import Outcome, Verdict, checked, verdicts
 from noiseproof.numbers import eps_text
 from noiseproof.records import Record
 from noiseproof.report.attack_names import kind_of, member_label
-from noiseproof.report.input_attacks import eps_words
+from noiseproof.report.input_attacks import eps_words, is_input_attack, norm_words
 from noiseproof.report.numbers import count, percent
 from noiseproof.report.quantities import level
 from noiseproof.report.reading import Run
@@ -43,8 +43,27 @@ def judgements(run: Run, attacks: Sequence[Described]) -> list[str]:
     for eps, norm in checked(records):
         if (eps, norm) in sizes:
             lines.append(f"{_name(run)}: can the accuracy under attack at {eps_words(eps, norm)} be trusted?")
+            lines += _beside_the_least(records, [a for a in attacks if (round(a["eps"], 12), a["norm"]) == (eps, norm)])
             lines += [_line(verdict) for verdict in verdicts(records, eps, norm)]
     return lines
+
+
+def _beside_the_least(records: Sequence[Record], attacks: Sequence[Described]) -> list[str]:
+    """Return one line where another attack of this size, on record on the same samples, left less than those that were asked for."""
+    size = [r for r in records if r.metric in ("accuracy", "accuracy_over_seeds") and _alike(r, attacks[0])]
+    asked = [r for r in size if r.perturbation in attacks]
+    n = max((r.n for r in asked), default=0)
+    left, least = (min((r.value for r in some if r.n == n), default=0.0) for some in (asked, size))
+    if left <= least:
+        return []
+    return [f"  checked with PGD-20; your attack left {percent(left)} %, the least on record is {percent(least)} %"]
+
+
+def _alike(record: Record, attack: Described) -> bool:
+    """Whether a record is about an attack that stays within the size of this one."""
+    p = record.perturbation
+    sized = is_input_attack(record) and kind_of(p).confined
+    return sized and (round(p["eps"], 12), p["norm"]) == (round(attack["eps"], 12), attack["norm"])
 
 
 def _line(verdict: Verdict) -> str:
@@ -72,7 +91,8 @@ def _rows(name: str, records: Sequence[Record], attack: Described) -> list[tuple
     low, high = clopper_pearson(round(least * n), n)
     spread = f"{percent(min(seeds))} to {percent(max(seeds))}" if len(seeds) > 1 else ""
     costs = (_mean(by_metric.get(metric)) for metric in ("gradient_evaluations", "queries"))
-    which = (kind_of(attack).label, eps_text(attack["eps"])) if attack else ("none", "0")
+    norm = "" if attack.get("norm", "linf") == "linf" else f" ({norm_words(attack['norm'])})"
+    which = (kind_of(attack).label, eps_text(attack["eps"]) + norm) if attack else ("none", "0")
     text = (name, *which, percent(least), f"{percent(low)} to {percent(high)}", spread)
     return [(*map(Cell, text), *costs)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from noiseproof.numbers import eps_text
 from noiseproof.report.input_attack_checks import in_doubt
 from noiseproof.report.input_attacks import eps_words
 from noiseproof.report.input_attacks import studies as input_attacks
@@ -96,7 +97,8 @@ def _under_input_attack(methods: Sequence[Method]) -> list[str]:
             continue
         doubted = {m.index for m in worst if in_doubt(m, at, study.norm)}
         kept = {m.label + (" (in doubt: see the warning)" if m.index in doubted else ""): left.mean for m, (_, left) in worst.items()}
-        together = all(kind.several for kind, _ in worst.values())
+        smaller = {m.label: found for m in worst if (found := study.least_from(m, at)) is not None}
+        together = all(kind.several for kind, _ in worst.values()) and not smaller
         which = ", the worst of an ensemble sample by sample," if together else ""
         sentences.append(
             f"The accuracy that attacks on the inputs leave at {eps_words(at, study.norm)}{which} "
@@ -108,6 +110,8 @@ def _under_input_attack(methods: Sequence[Method]) -> list[str]:
         usual = study.usual(best, at)
         if usual and usual[0] != kind and usual[1].mean > left.mean:
             sentences.append(f"{usual[0].title} alone would have said {percent(usual[1].mean)} %.")
+        for label, found in smaller.items():
+            sentences.append(f"The figure of {label} is a bound from above: it is from ε = {eps_text(found)}, which the larger ε holds.")
         if single := [m.label for m in worst if not study.is_worst_case(m, at)]:
             which = f"The figure of {listing(single)} is" if len(single) == 1 else f"The figures of {listing(single)} are"
             sentences.append(f"{which} a bound from above: only single attacks were made, and several together may leave less.")

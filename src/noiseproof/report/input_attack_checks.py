@@ -36,6 +36,11 @@ class Check:
         return next(outcome for outcome in _GRAVITY if outcome in outcomes)
 
     @property
+    def doubts(self) -> bool:
+        """Whether it speaks against the least that all attacks leave, not only against single attacks."""
+        return any(v.outcome == "fail" and not v.single for v in self.verdicts)
+
+    @property
     def sentence(self) -> str:
         """What the first network of the gravest outcome shows."""
         return next(v.sentence for v in self.verdicts if v.outcome == self.outcome)
@@ -82,10 +87,13 @@ class Alert:
     reasons: tuple[str, ...]
     checks: int  # how many were made
     task: int  # its place among the tasks of the report
+    single: bool = False  # whether only the figures of single attacks are wrong
 
     @property
     def text(self) -> str:
         """As in "accuracy under attack of hire at ε = 8/255 (l∞) may be wrong"."""
+        if self.single:
+            return f"single attacks on {self.method} at {self.where} mislead"
         return f"accuracy under attack of {self.method} at {self.where} may be wrong"
 
 
@@ -95,8 +103,8 @@ def checklists(methods: Sequence[Method]) -> tuple[Checklist, ...]:
 
 
 def in_doubt(method: Method, eps: float, norm: str) -> bool:
-    """Whether a check of this method fails at this ε."""
-    return any(found.of("fail") for found in _of_method(method) if (found.eps, found.norm) == (eps, norm))
+    """Whether a check of this method fails at this ε that speaks against the least that all attacks leave."""
+    return any(check.doubts for found in _of_method(method) if (found.eps, found.norm) == (eps, norm) for check in found.checks)
 
 
 @lru_cache(maxsize=256)  # tables, findings, notes and the banner ask again
@@ -120,6 +128,7 @@ def alerts(methods: Sequence[Method]) -> tuple[Alert, ...]:
             tuple(f"{check.sentence} ({check.networks})" if check.networks else check.sentence for check in failing),
             len(one.checks),
             task,
+            single=not any(check.doubts for check in failing),
         )
         for task, (data, members) in enumerate(found)
         for one in checklists(members)

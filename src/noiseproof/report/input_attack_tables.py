@@ -31,7 +31,9 @@ def words(study: InputAttacks, methods: Sequence[Method]) -> tuple[str, ...]:
         "stay right under all of its members. An attack that nobody has made yet may leave less. The interval is over samples: all "
         f"networks saw the same ones, so that each counts once. {counts(study.samples, 'test sample')}. {COST}",
     ]
-    if any(study.sign(m, eps) for m, eps in found):
+    if any(study.least_from(m, eps) is not None for m, eps in found):
+        lines.append("≤, from a smaller ε: what attacks within it fooled, a larger ε fools too, though the attacks there did not find it.")
+    if any(not study.is_worst_case(m, eps) for m, eps in found):
         lines.append(
             "≤: only single attacks were made, so that the figure is a bound from above; noiseproof attack RUN --attack ensemble looks for "
             "the worst case."
@@ -58,7 +60,8 @@ def worst_table(study: InputAttacks, methods: Sequence[Method]) -> Table:
                 continue
             kind, left = worst
             without = unattacked(method, left.samples)
-            doubt = in_doubt(method, eps, study.norm)
+            doubt, smaller = in_doubt(method, eps, study.norm), study.least_from(method, eps)
+            origin = "" if smaller is None else f"from ε = {eps_text(smaller)}; "
             remarks = [
                 kind.detail,
                 "" if study.is_worst_case(method, eps) else "a single attack",
@@ -69,7 +72,7 @@ def worst_table(study: InputAttacks, methods: Sequence[Method]) -> Table:
                     Cell(method.label),
                     Cell(eps_text(eps), value=eps),
                     Cell(percent(mean(without)), value=mean(without)) if without else EMPTY,
-                    Cell(study.sign(method, eps) + percent(left.mean), _to(*left.interval), left.mean, alarm=doubt),
+                    Cell(study.sign(method, eps) + percent(left.mean), origin + _to(*left.interval), left.mean, alarm=doubt),
                     _networks(left),
                     Cell(kind.title, "; ".join(filter(None, remarks))),
                     Cell(_budget(left.gradient_evaluations, left.queries) or "–", value=left.gradient_evaluations),

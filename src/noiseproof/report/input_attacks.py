@@ -107,8 +107,28 @@ class InputAttacks:
     def worst(self, method: Method, eps: float) -> tuple[Kind, Left] | None:
         """Return the attack that leaves least, among those on the samples and networks of the ensemble where there is one, else on most.
 
-        None where nothing but noise was tried: that is no search.
+        One at a smaller ε counts where it leaves less (see `least_from`). None where nothing but noise was tried: that is no search.
         """
+        at = self.least_from(method, eps)
+        return self._worst_at(method, eps) if at is None else self._least_below(method, eps, at)
+
+    def least_from(self, method: Method, eps: float) -> float | None:
+        """Return the smaller ε whose attacks leave less of the same samples, where there is one: what it fools, the larger set holds."""
+        worst = self._worst_at(method, eps)
+        if worst is None:
+            return None
+        least = {at: below[1].mean for at in self.levels if at < eps and (below := self._least_below(method, eps, at))}
+        at = min(least, key=lambda one: least[one], default=None)
+        return at if at is not None and least[at] < worst[1].mean else None
+
+    def _least_below(self, method: Method, eps: float, at: float) -> tuple[Kind, Left] | None:
+        """Return the attack within ε = `at` that leaves least, of those on the samples and networks of the worst at `eps`."""
+        worst = self._worst_at(method, eps)
+        behind = (worst[1].samples, len(worst[1].values)) if worst else None
+        alike = [(k, left) for k, left in self.attacks(method, at).items() if k.confined and (left.samples, len(left.values)) == behind]
+        return min(alike, key=lambda item: item[1].mean, default=None)
+
+    def _worst_at(self, method: Method, eps: float) -> tuple[Kind, Left] | None:
         confined = {kind: left for kind, left in self.attacks(method, eps).items() if kind.confined}
         reference = [left for kind, left in confined.items() if kind.several] or [left for k, left in confined.items() if not k.noise]
         if not reference:
@@ -122,8 +142,9 @@ class InputAttacks:
         return any(kind.several for kind in self.attacks(method, eps))
 
     def sign(self, method: Method, eps: float) -> str:
-        """What stands before a figure that is one attack's: "≤ "."""
-        return "" if self.is_worst_case(method, eps) else "≤\N{NO-BREAK SPACE}"
+        """What stands before a figure that is one attack's, or that of a smaller ε: "≤ "."""
+        exact = self.is_worst_case(method, eps) and self.least_from(method, eps) is None
+        return "" if exact else "≤\N{NO-BREAK SPACE}"
 
     def usual(self, method: Method, eps: float) -> tuple[Kind, Left] | None:
         """Return what papers report: PGD with the training surrogate, from one start; of 20 steps, else of the most."""
