@@ -9,10 +9,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from noiseproof import attacks, data, evaluation, methods, networks, neurons, noise, report
+    from noiseproof import attacks, certificates, data, evaluation, methods, networks, neurons, noise, report
     from noiseproof.config import Experiment
     from noiseproof.errors import NoiseproofError
-    from noiseproof.evaluation import attack_curves, evaluate, landscape, monte_carlo, robustness, tolerated_mismatch
+    from noiseproof.evaluation import attack_curves, certify, evaluate, ladder, landscape, monte_carlo, robustness, tolerated_mismatch
     from noiseproof.fitting import fit
     from noiseproof.networks import adapt, convert
     from noiseproof.records import Record, RunFolder
@@ -25,16 +25,18 @@ _HOMES = {
     "RunFolder": "records",
     "adapt": "networks",
     "attack_curves": "evaluation",
+    "certify": "evaluation",
     "convert": "networks",
     "evaluate": "evaluation",
     "fit": "fitting",
+    "ladder": "evaluation",
     "landscape": "evaluation",
     "monte_carlo": "evaluation",
     "robustness": "evaluation",
     "tolerated_mismatch": "evaluation",
     "train": "training",
 }
-_PACKAGES = ("attacks", "data", "evaluation", "methods", "networks", "neurons", "noise", "report")
+_PACKAGES = ("attacks", "certificates", "data", "evaluation", "methods", "networks", "neurons", "noise", "report")
 
 __all__ = [
     "Experiment",
@@ -44,11 +46,14 @@ __all__ = [
     "adapt",
     "attack_curves",
     "attacks",
+    "certificates",
+    "certify",
     "convert",
     "data",
     "evaluate",
     "evaluation",
     "fit",
+    "ladder",
     "landscape",
     "methods",
     "monte_carlo",

@@ -149,7 +149,8 @@ def _is_reference(perturbation: Mapping[str, Any], steps: int | None = STEPS) ->
 
 def _of_one_size(record: Record) -> bool:
     """Whether a record is about an attack on inputs with one ε for all samples."""
-    return "eps_per_sample" not in record.perturbation and {"eps", "norm"} <= record.perturbation.keys()
+    p = record.perturbation
+    return "eps_per_sample" not in p and {"eps", "norm"} <= p.keys() and p.get("name") != "box"
 
 
 def _rounded(eps: float) -> float:

@@ -6,10 +6,11 @@ import contextlib
 import signal
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, make_dataclass, replace
+from dataclasses import asdict, field, make_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from noiseproof._settings import Budget, Certifying, Chips, Data, FitPage, Limits, OnInputs, Out, Report, Test, Where
 from noiseproof._words import parse, take_option, take_positional, take_positionals
 
 HELP = """\
@@ -21,6 +22,7 @@ What will my network do on noisy hardware, and how do I make it survive?
   train      train a network: --data, --network, --method NAME with its own flags; or go on with a run folder
   evaluate   measure trained networks: simulated chips, adversary, loss landscape
   attack     attack the inputs of trained networks: --attack NAME with its own flags; says whether the figure can be trusted
+  certify    what no chip within given bounds can do, proved, and what at most one chip in so many will: --box, --mismatch
   fit        which ζ is my chip? fit the noise of measured parameters (a CSV file)
   report     one self-contained HTML file from run folders
   run        a plan: several trainings, the measurements and the report; does what is missing
@@ -29,7 +31,7 @@ What will my network do on noisy hardware, and how do I make it survive?
 Each verb explains itself with --help. Mismatch ζ is one standard deviation. Numbers may be fractions: 8/255.
 """
 
-VERBS = ("demo", "train", "evaluate", "attack", "fit", "report", "run", "data")
+VERBS = ("demo", "train", "evaluate", "attack", "certify", "fit", "report", "run", "data")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -67,12 +69,12 @@ def _train(words: list[str]) -> None:
 
     resumed = take_positional(words)
     if resumed is not None:
-        (where,) = parse(words, "train RUN", "Go on with the training of a run folder.", _Where())
+        (where,) = parse(words, "train RUN", "Go on with the training of a run folder.", Where())
         run = RunFolder(resumed)
         experiment = experiment_of(run)
     else:
         about = "Train a network. --preset, --network and --method NAME decide which flags there are: --method NAME --help shows them."
-        experiment, out, where = parse(words, "train", about, _experiment_defaults(words), _Out(), _Where())
+        experiment, out, where = parse(words, "train", about, _experiment_defaults(words), Out(), Where())
         run = RunFolder(out.out or _default_folder(experiment))
     tune_allocator()  # this process is ours
     train_experiment(experiment, run, data_dir=where.data_dir, device=where.device)
@@ -89,7 +91,7 @@ def _evaluate(words: list[str]) -> None:
 
     folders = take_positionals(words)
     about = "Measure trained networks and add what is new to their records."
-    measures, test, chips, where = parse(words, "evaluate RUN [RUN …]", about, Measures(), _Test(), _Chips(), _Where())
+    measures, test, chips, where = parse(words, "evaluate RUN [RUN …]", about, Measures(), Test(), Chips(), Where())
     runs = _runs(folders)
     tune_allocator()
     for run in runs:
@@ -105,7 +107,7 @@ def _attack(words: list[str]) -> None:
 
     folders = take_positionals(words)
     about = "Attack the inputs of trained networks and count what is still right. --attack NAME decides which flags there are."
-    chosen, settings, where = parse(words, "attack RUN [RUN …]", about, _attack_defaults(words), _OnInputs(), _Where())
+    chosen, settings, where = parse(words, "attack RUN [RUN …]", about, _attack_defaults(words), OnInputs(), Where())
     runs = _runs(folders)
     if settings.save is not None and len(runs) > 1:
         raise _error(f"save is {settings.save!r}: it takes one run, these are {len(runs)}; give one")
@@ -125,13 +127,37 @@ def _attack(words: list[str]) -> None:
     print(f"next: noiseproof report {' '.join(folders)}")
 
 
+def _certify(words: list[str]) -> None:
+    from noiseproof.evaluation import Measures
+    from noiseproof.neurons import tune_allocator
+    from noiseproof.plan import evaluate_run
+    from noiseproof.report import certified, warnings
+
+    folders = take_positionals(words)
+    about = "Prove what no chip in a box of weights can do, attack each sample in it, and say with which confidence chips keep an accuracy."
+    asked, chips, where = parse(words, "certify RUN [RUN …]", about, Certifying(), Chips(), Where())
+    runs = _runs(folders)
+    measures = Measures(
+        mismatch=asked.mismatch, chips=asked.chips, parameters=asked.parameters, box=asked.box, box_eps=asked.eps,
+        box_samples=asked.limit_test, box_bounds=asked.bounds, box_arithmetic=asked.arithmetic, box_steps=asked.steps,
+        box_restarts=asked.restarts, chip_seed=asked.chip_seed,
+    )  # fmt: skip
+    tune_allocator()
+    for run in runs:
+        evaluate_run(run, measures, data_dir=where.data_dir, device=where.device, limit_test=asked.chip_samples, processes=chips.processes)
+    _print_tables(certified.tables(runs, asked.parameters))
+    _print_tables(certified.statements(runs, asked.yield_accuracy or None, asked.confidence, asked.failure_rate))
+    print("".join(f"warning: {warning}\n" for warning in warnings(runs)), end="")
+    print(f"next: noiseproof report {' '.join(folders)}")
+
+
 def _fit(words: list[str]) -> None:
     from noiseproof.fitting import fit
     from noiseproof.report import fit as page
 
     path = take_positional(words)
     about = "Fit the noise of measured parameters by kind: a CSV file with the columns kind, nominal, measured. ζ: one standard deviation."
-    (settings,) = parse(words, "fit CHIP.csv", about, _FitPage())
+    (settings,) = parse(words, "fit CHIP.csv", about, FitPage())
     if path is None:
         raise _error("file is missing: noiseproof fit CHIP.csv, with the columns kind, nominal, measured")
     fits = fit(path)
@@ -146,7 +172,7 @@ def _report(words: list[str]) -> None:
     from noiseproof import report
 
     folders = take_positionals(words)
-    (settings,) = parse(words, "report RUN [RUN …]", "Write one self-contained HTML file from the records of runs.", _Report())
+    (settings,) = parse(words, "report RUN [RUN …]", "Write one self-contained HTML file from the records of runs.", Report())
     runs = _runs(folders)
     report.write(runs, Path(settings.out), title=settings.title, required=settings.required_accuracy or None)
     for warning in report.warnings(runs):
@@ -157,7 +183,7 @@ def _report(words: list[str]) -> None:
 def _run(words: list[str]) -> None:
     path = take_positional(words)
     about = "Do a plan: train, measure, report. What is there already is not done again."
-    budget, limits, out, chips, where = parse(words, "run PLAN.toml", about, _Budget(), _Limits(), _Out(), _Chips(), _Where())
+    budget, limits, out, chips, where = parse(words, "run PLAN.toml", about, Budget(), Limits(), Out(), Chips(), Where())
     if path is None:
         raise _error("plan is missing: noiseproof run PLAN.toml")
     default = f"runs/{Path(path).stem}" + (f"-{budget.budget}" if budget.budget else "")
@@ -168,11 +194,11 @@ def _demo(words: list[str]) -> None:
     from noiseproof.plan import BUILT_IN
 
     about = "Train a standard and two hardened networks on handwritten digits, measure them, write runs/demo/report.html."
-    limits, out, chips, where = parse(words, "demo", about, _Limits(), _Out("runs/demo"), _Chips(), _Where())
+    limits, out, chips, where = parse(words, "demo", about, Limits(), Out("runs/demo"), Chips(), Where())
     _run_plan(BUILT_IN / "demo.toml", Path(out.out), limits, chips, where)
 
 
-def _run_plan(path: Path, out: Path, limits: _Limits, chips: _Chips, where: _Where, budget: str | None = None) -> None:
+def _run_plan(path: Path, out: Path, limits: Limits, chips: Chips, where: Where, budget: str | None = None) -> None:
     from noiseproof.neurons import tune_allocator
     from noiseproof.plan import run_plan
     from noiseproof.plan_file import load_plan
@@ -196,7 +222,7 @@ def _data(words: list[str]) -> None:
         print("usage: noiseproof data list | where NAME | fetch NAME   [--data-dir FOLDER]")
         return
     name = take_positional(words)
-    (settings,) = parse(words, f"data {verb}", "List data sets, say where they are, fetch them.", _Data())
+    (settings,) = parse(words, f"data {verb}", "List data sets, say where they are, fetch them.", Data())
     if verb == "list":
         for known in data.available():
             place = data.where(known, settings.data_dir)
@@ -212,89 +238,6 @@ def _data(words: list[str]) -> None:
         if place is None:
             raise _error(f"data is {name!r}: it is not on this machine; noiseproof data fetch {name}, or give its folder with --data-dir")
         print(place)
-
-
-@dataclass(frozen=True)
-class _Where:
-    """Where the work is done; it does not change the result."""
-
-    # folder with data sets; also NOISEPROOF_DATA
-    data_dir: str | None = None
-    # cpu or cuda
-    device: str = "cpu"
-
-
-@dataclass(frozen=True)
-class _Out:
-    # folder of the run or the plan; default: under runs/
-    out: str | None = None
-
-
-@dataclass(frozen=True)
-class _Budget:
-    # a smaller version of the plan that its file describes, such as small
-    budget: str | None = None
-
-
-@dataclass(frozen=True)
-class _Limits:
-    # these four hold for the whole plan, whatever it says: passes over the training data
-    epochs: int | None = None
-    # use only so many training samples
-    limit_train: int | None = None
-    # use only so many test samples
-    limit_test: int | None = None
-    # simulated chips a level
-    chips: int | None = None
-
-
-@dataclass(frozen=True)
-class _Chips:
-    # processes that simulate chips; default: one a core
-    processes: int | None = None
-
-
-@dataclass(frozen=True)
-class _Test:
-    # use only so many test samples
-    limit_test: int | None = None
-
-
-@dataclass(frozen=True)
-class _OnInputs:
-    # largest changes of an input, in the unit of the data, one attack each: 4/255 8/255; default: attack.eps
-    eps: tuple[float, ...] = ()
-    # attack only so many test samples, the first ones
-    limit_test: int = 1000
-    # attack seeds; of several the worst case counts, sample by sample
-    seeds: int = 1
-    # folder of a run on whose network attacks by gradients are made too, in an ensemble as one more member: a black box
-    transfer_from: str = ""
-    # file for inputs, perturbed inputs, classes, predictions, success and ε: .npz or .safetensors
-    save: str | None = None
-    # measure beside every figure what says whether it can be trusted: other steps and ε, noise, an attack without gradients
-    checks: bool = True
-
-
-@dataclass(frozen=True)
-class _FitPage:
-    # the file to write, with the pictures
-    out: str = "fit.html"
-
-
-@dataclass(frozen=True)
-class _Report:
-    # the file to write
-    out: str = "report.html"
-    title: str = "noiseproof report"
-    # accuracy at which the yield is drawn
-    required_accuracy: float = 0.0
-
-
-@dataclass(frozen=True)
-class _Data:
-    # folder with data sets; also NOISEPROOF_DATA
-    data_dir: str | None = None
 
 
 def _experiment_defaults(words: list[str]) -> Any:

@@ -72,7 +72,7 @@ def evaluate_run(
     Raises `NoiseproofError` when the run is not finished, is damaged, or was made from Python with an outside network.
     """
     with naming(run.path), _opened(run, data_dir, device, limit_test, experiment) as (network, data, ledger, name):
-        measure_all(network, data, measures, ledger, name=name, processes=processes, progress=progress)
+        measure_all(network, data, measures, ledger, name=name, processes=processes, progress=progress, folder=run.path)
 
 
 def attack_run(

@@ -1,4 +1,4 @@
-"""What an adversary does: to inputs (`Attack`), and to parameters (`WeightAttack`, `BitFlips`)."""
+"""What an adversary does: to inputs (`Attack`), and to parameters (`WeightAttack`, `PerSampleWeightAttack`, `BitFlips`)."""
 
 from noiseproof.attacks._base import Attack, GradientAttack, Member, Perturbed
 from noiseproof.attacks._members import Members
@@ -9,6 +9,7 @@ from noiseproof.attacks.bit_flips import BitFlips, Flipped
 from noiseproof.attacks.ensemble import Ensemble
 from noiseproof.attacks.fab import FAB
 from noiseproof.attacks.fgsm import FGSM
+from noiseproof.attacks.per_sample import Broken, PerSampleWeightAttack
 from noiseproof.attacks.pgd import PGD
 from noiseproof.attacks.r_fgsm import RFGSM
 from noiseproof.attacks.random_noise import RandomNoise
@@ -19,6 +20,7 @@ from noiseproof.attacks.tuned_surrogate import TunedSurrogate
 from noiseproof.attacks.weights import Perturbation, WeightAttack
 
 __all__ = [
-    "APGD", "FAB", "FGSM", "PGD", "RFGSM", "Attack", "AutoAttack", "BitFlips", "Budget", "Ensemble", "Flipped", "GradientAttack", "Member",
-    "Members", "Perturbation", "Perturbed", "RandomNoise", "RateGradient", "Square", "Transfer", "TunedSurrogate", "WeightAttack",
+    "APGD", "FAB", "FGSM", "PGD", "RFGSM", "Attack", "AutoAttack", "BitFlips", "Broken", "Budget", "Ensemble", "Flipped", "GradientAttack",
+    "Member", "Members", "PerSampleWeightAttack", "Perturbation", "Perturbed", "RandomNoise", "RateGradient", "Square", "Transfer",
+    "TunedSurrogate", "WeightAttack",
 ]  # fmt: skip

@@ -15,6 +15,8 @@ from noiseproof.data import Split, Splits
 from noiseproof.errors import NoGradientError
 from noiseproof.evaluation.attack_curves import attack_curves
 from noiseproof.evaluation.chips import Measurer, measurer
+from noiseproof.evaluation.ladder import blocks_of as blocks_of_boxes
+from noiseproof.evaluation.ladder import check_certifiable, ladder
 from noiseproof.evaluation.landscape import ALPHAS, landscape
 from noiseproof.evaluation.layers import in_layer, layer_sensitivity, layers_of
 from noiseproof.evaluation.ledger import Ledger
@@ -74,7 +76,7 @@ def evaluate(
     progress: bool = True,
     **settings: Any,
 ) -> Evaluation:
-    """Measure `network` on `data.test`: as it is, on simulated chips, under attack, along random directions, layer by layer.
+    """Measure `network` on `data.test`: as it is, on simulated chips, under attack, in boxes, along random directions, layer by layer.
 
     `noise`: the noises to simulate, one after the other; `settings` are the fields of `Measures` (mismatch, chips,
     half_width, attack, landscape, required_accuracy …), whose mismatch levels hold when no noise is given. With `training`,
@@ -104,6 +106,35 @@ def evaluate(
     return Evaluation({**(training.described if training else {}), **described}, ledger.records, device)
 
 
+def certify(
+    network: nn.Module,
+    data: Splits,
+    boxes: Sequence[float] = (0.001, 0.01),
+    *,
+    samples: int = 200,
+    bounds: Sequence[str] = (),
+    **settings: Any,
+) -> Evaluation:
+    """Prove for the first `samples` samples of `data.test` what no chip of a box |θ' − θ| ≤ z|θ| can do, and attack them in it.
+
+    `boxes`: the half-widths z; `bounds`: intervals, backward, backward-full, spiking, spiking-backward, or all that fit. The records
+    hold the ladder (`noiseproof.evaluation.ladder`) of every box. `settings`: fields of `Measures` (box_parameters, box_eps, box_steps,
+    mismatch, chips …) and what `evaluate` takes beside them; without a mismatch no chips are simulated.
+
+    Raises `NoiseproofError` as `evaluate` does, for a layer without a bound, and when a certified sample is broken.
+
+    Example:
+        >>> import noiseproof as npf
+        >>> data = npf.data.load("digits", limit_test=20)
+        >>> network = npf.networks.MLP(hidden=(16,)).build(data.task, torch.Generator().manual_seed(0))
+        >>> result = npf.certify(network, data, boxes=[0.01], bounds=["intervals"], progress=False)
+        >>> sorted({record.metric for record in result.records() if record.perturbation})
+        ['box_parameters', 'certified', 'seconds_certifying', 'survived']
+    """
+    asked = {"box": tuple(boxes), "box_samples": samples, "box_bounds": tuple(bounds), "mismatch": (), **settings}
+    return evaluate(network, data, **asked)
+
+
 def check_measures(network: nn.Module, data: Splits, measures: Measures, noises: Sequence[Noise] | None = None) -> None:
     """Try on two samples all that will be measured, before any long work.
 
@@ -118,8 +149,10 @@ def check_measures(network: nn.Module, data: Splits, measures: Measures, noises:
         noise({name: p.detach() for name, p in params.items()}, generator("check", 0))
     if measures.membranes:
         layers_with_membranes(network, x)
+    y = data.test.y[:2].to(x.device)
     with stochastic(0):
-        check_inside(network, Split(x, data.test.y[:2].to(x.device)), measures)
+        check_inside(network, Split(x, y), measures)
+    check_certifiable(network, x, y, measures.boxes(), measures.rungs())
     for attack in with_source(network, measures.on_inputs(), measures.transfer_from, data, str(x.device)):
         check_attack(network, x, attack)
 
@@ -143,10 +176,11 @@ def measure_all(
     name: str = "network",
     processes: int | None = None,
     progress: bool = True,
+    folder: str | Path = ".",
 ) -> None:
-    """Measure what `measures` asks for and `ledger` does not hold yet.
+    """Measure what `measures` asks for and `ledger` does not hold yet; `folder` is where a sample is saved that breaks a certificate.
 
-    Raises `NoiseproofError` as `check_measures` does.
+    Raises `NoiseproofError` as `check_measures` does, and for such a sample.
     """
     noises = measures.noises() if noises is None else noises
     check_measures(network, data, measures, noises)
@@ -166,6 +200,10 @@ def measure_all(
         attack_curves(
             network, test, measures.attacks(), restarts=measures.attack_restarts, samples=measures.attack_samples,
             seed=measures.chip_seed, **shared,
+        )  # fmt: skip
+        ladder(
+            network, test, measures.boxes(), samples=measures.box_samples, rungs=measures.rungs(), seed=measures.chip_seed,
+            save_folder=folder, **shared,
         )  # fmt: skip
         for attack in with_source(network, measures.on_inputs(), measures.transfer_from, data, device):
             _attack_inputs(network, test, attack, measures, **shared)
@@ -219,6 +257,7 @@ def _work(network: nn.Module, measures: Measures, noises: Sequence[Noise]) -> in
     return (
         chips
         + len(measures.attacks()) * measures.attack_restarts
+        + blocks_of_boxes(measures.boxes(), measures.box_samples)
         + blocks_of(measures.on_inputs(), measures.input_samples, measures.input_seeds, measures.input_checks)
         + measures.landscape * len(ALPHAS) * len(set(measures.landscape_splits))
         + -(-measures.membranes // BLOCK)

@@ -5,7 +5,11 @@ from typing import Literal
 
 from noiseproof import config
 from noiseproof.attacks import Attack, WeightAttack
-from noiseproof.errors import NoiseproofError, require, require_number, unknown
+from noiseproof.certificates._box import Box
+from noiseproof.certificates._rounding import Arithmetic, Rounding
+from noiseproof.certificates.certify import BOUNDS
+from noiseproof.errors import NoiseproofError, naming, require, require_number, unknown
+from noiseproof.evaluation.ladder import Rungs
 from noiseproof.evaluation.operations import OperationCosts, operation_costs
 from noiseproof.evaluation.tolerated import LARGEST, Range
 from noiseproof.noise import Gaussian, MaxRelativeGaussian, Mismatch, Noise
@@ -48,6 +52,22 @@ class Measures:
     attack_l2_radius: float = 1.0
     # test samples that share one perturbation
     attack_samples: int = 1000
+    # half-widths z of the boxes |θ' − θ| ≤ z|θ| in which every chip is proved right, and attacked sample by sample
+    box: tuple[float, ...] = ()
+    # which parameters move in the boxes; default: parameters
+    box_parameters: str = ""
+    # largest change of an input that the boxes hold too, in the unit of the data
+    box_eps: float = 0.0
+    # test samples that are proved and attacked, the first ones
+    box_samples: int = 200
+    # intervals, backward, backward-full, spiking, spiking-backward; default: all that fit the network, but
+    # backward-full on at most 4,096 units alone, as it may take a minute a sample
+    box_bounds: tuple[str, ...] = ()
+    # in which the network is computed, and whose rounding is counted in; exact: real numbers
+    box_arithmetic: Arithmetic = "float32"
+    # gradient steps of every start of the attacks in the box
+    box_steps: int = 10
+    box_restarts: int = 1
     # attacks on the inputs, spelled out: "pgd(eps=2/255|8/255, steps=20)", "ensemble(eps=8/255)"
     input_attacks: tuple[str, ...] = ()
     # test samples that these attack, the first ones
@@ -96,6 +116,9 @@ class Measures:
             ("max_chips", 16),
             ("attack_restarts", 1),
             ("attack_samples", 1),
+            ("box_samples", 1),
+            ("box_steps", 1),
+            ("box_restarts", 1),
             ("input_samples", 1),
             ("input_seeds", 1),
             ("landscape", 0),
@@ -121,6 +144,10 @@ class Measures:
             raise NoiseproofError("attack is given without attack_objectives or attack_steps: give at least one of each")
         if self.tolerated and not self.required_accuracy:
             raise NoiseproofError("tolerated is given without required_accuracy: give the accuracy that a chip must reach")
+        for name in self.box_bounds:
+            if name not in BOUNDS:
+                raise unknown("box_bounds", name, BOUNDS)
+        Rounding(self.box_arithmetic)
         require(bool(self.landscape_splits), "landscape_splits", self.landscape_splits, "give test, train or both")
         if self.transfer_from and not self.input_attacks:
             raise NoiseproofError("transfer_from is given without input_attacks: give the attacks that are made on its network")
@@ -131,6 +158,8 @@ class Measures:
         self.perturbing()
         self.costs()
         self.attacks()
+        with naming("box"):
+            self.boxes()
 
     def noises(self) -> list[Noise]:
         """Return every noise that is asked for."""
@@ -159,6 +188,14 @@ class Measures:
     def perturbing(self) -> list[Attack]:
         """Return every attack whose perturbations are to be followed through the network."""
         return [attack for text in self.perturbed_by for attack in config.spelled_attacks(text, "perturbed_by")]
+
+    def boxes(self) -> list[Box]:
+        """Return every box in which chips are proved right."""
+        return [Box(z, self.box_parameters or self.parameters, self.box_eps) for z in self.box]
+
+    def rungs(self) -> Rungs:
+        """Return how they are proved right, and attacked."""
+        return Rungs(self.box_bounds, self.box_arithmetic, self.box_steps, self.box_restarts)
 
     def costs(self) -> list[OperationCosts]:
         """Return what operations are to cost."""

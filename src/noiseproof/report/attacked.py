@@ -14,6 +14,7 @@ from noiseproof.report.input_attacks import eps_words, is_input_attack, norm_wor
 from noiseproof.report.numbers import count, percent
 from noiseproof.report.quantities import level
 from noiseproof.report.reading import Run
+from noiseproof.report.selecting import name_of
 from noiseproof.report.tables import EMPTY, Cell, Column, Table
 from noiseproof.statistics import clopper_pearson
 
@@ -77,7 +78,7 @@ def _name(run: Run) -> str:
 def _of_size(records: Iterable[Record], samples: int) -> list[Record]:
     """Return the records of attacks on as many samples as were asked for, or on all where there are fewer."""
     on_test = [r for r in records if r.split == "test"]
-    n = max((r.n for r in on_test if r.n <= samples and "eps" in r.perturbation), default=0)
+    n = max((r.n for r in on_test if r.n <= samples and "eps" in r.perturbation and name_of(r) != "box"), default=0)
     return [r for r in on_test if r.n == n]
 
 

@@ -204,10 +204,10 @@ def level_axis(axes: Axes, noise: Noise) -> None:
     axes.set_xlabel(noise.family.axis)
 
 
-def scale_for(axes: Axes, levels: Sequence[float], write: Callable[[float], str], exact: bool = False) -> None:
-    """Scale the horizontal axis: logarithmic where `levels` span a factor of 50; there, and with `exact`, the ticks are the levels."""
+def scale_for(axes: Axes, levels: Sequence[float], write: Callable[[float], str], exact: bool = False, span: float = 50) -> None:
+    """Scale the horizontal axis: logarithmic where `levels` span a factor of `span`; there, and with `exact`, the ticks are the levels."""
     positive = [at for at in levels if at > 0]
-    wide = bool(positive) and max(positive) >= 50 * min(positive)
+    wide = bool(positive) and max(positive) >= span * min(positive)
     from_zero = min([*levels, axes.dataLim.x0]) <= 0
     if wide and from_zero:
         axes.set_xscale("symlog", linthresh=min(positive), linscale=0.4)  # what is measured at 0 keeps a place to the left of the rest

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from noiseproof.numbers import eps_text
+from noiseproof.report import certified_ladders
 from noiseproof.report.input_attack_checks import in_doubt
 from noiseproof.report.input_attacks import eps_words
 from noiseproof.report.input_attacks import studies as input_attacks
@@ -18,7 +19,7 @@ def findings(methods: Sequence[Method], required: float | None = None) -> list[s
     """Return what was found on one task, in sentences."""
     studies = spoken_about(methods)
     under_noise = _under_noise(studies[0], methods, required) if studies else []
-    return under_noise + _under_input_attack(methods) + _under_attack(methods) + _tolerated(methods)
+    return under_noise + _under_input_attack(methods) + _under_attack(methods) + _certified(methods) + _tolerated(methods)
 
 
 def what_was_measured(methods: Sequence[Method]) -> str:
@@ -116,6 +117,27 @@ def _under_input_attack(methods: Sequence[Method]) -> list[str]:
             which = f"The figure of {listing(single)} is" if len(single) == 1 else f"The figures of {listing(single)} are"
             sentences.append(f"{which} a bound from above: only single attacks were made, and several together may leave less.")
     return sentences
+
+
+def _certified(methods: Sequence[Method]) -> list[str]:
+    """Return what is proved in a box on the weights, and how near the strongest attack comes to it."""
+    for boxes in certified_ladders.studies(methods)[:1]:
+        at = boxes.headline
+        ladders = {m: found for m in methods if (found := boxes.of(m, at))}
+        proved = {m.label: value for m, found in ladders.items() if (value := certified_ladders.certified(found)) is not None}
+        if not proved:
+            continue
+        left = {m.label: value for m, found in ladders.items() if (value := certified_ladders.survived(found)) is not None}
+        where = f"in the box z = {level(at)} ({boxes.title})"
+        sentences = [
+            f"The share of {counts(boxes.samples, 'test sample')} that is proved right on every chip {where} "
+            f"{_extremes(proved, lambda fraction: f'{percent(fraction)} %')}."
+        ]
+        best = max(proved, key=lambda label: proved[label])
+        if best in left:
+            sentences.append(f"The strongest attack in that box leaves {percent(left[best])} % for {best}.")
+        return sentences
+    return []
 
 
 def _tolerated(methods: Sequence[Method]) -> list[str]:

@@ -17,7 +17,7 @@ from noiseproof.statistics import clopper_pearson
 
 _METRICS = ("accuracy", "gradient_evaluations", "queries", "zero_gradient_share")
 _OVER_SEEDS = "accuracy_over_seeds"
-_ON_WEIGHTS = ("weight-attack", "random-point", "direction")
+_ON_WEIGHTS = ("weight-attack", "random-point", "direction", "box")
 _STANDARD_STEPS = 20  # of the single attack that papers report
 
 

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 
 from noiseproof.report import (
     attack_steps,
+    certified,
+    certified_figures,
+    certified_ladders,
     curves,
+    device_statements,
     energy,
     figures,
     gain,
@@ -18,6 +22,7 @@ from noiseproof.report import (
     layers,
     membranes,
     perturbations,
+    slopes,
     spiking_activity,
     studies,
     sweep_figures,
@@ -64,6 +69,7 @@ def sections(methods: Sequence[Method], required: float | None, prefix: str = ""
     found += _perturbations(methods, f"{prefix}perturbation") + _gain(methods, f"{prefix}gain")
     found += _input_attacks(methods, f"{prefix}inputs") + _checks(methods, f"{prefix}checks")
     found += _attacks(methods, f"{prefix}attack") + _landscapes(methods, f"{prefix}landscape")
+    found += _boxes(methods, f"{prefix}box") + _devices(methods, required, f"{prefix}devices")
     return (*found, *_training(methods, f"{prefix}training"))
 
 
@@ -332,6 +338,41 @@ def _checks(methods: Sequence[Method], anchor: str) -> list[Section]:
     ]
 
 
+def _boxes(methods: Sequence[Method], anchor: str) -> list[Section]:
+    """Return one chapter per shape of certified boxes."""
+    found, drawn = certified_ladders.studies(methods), _drawn(methods)[0]
+    chapters = []
+    for number, boxes in enumerate(found):
+        which = f" ({boxes.title})" if len(found) > 1 else ""
+        name = f"{anchor}-{number}"
+        drawings = [certified_figures.overview(boxes, drawn, name)]
+        drawings += [certified_figures.ladder(boxes, m, f"{name}-ladder-{m.index}") for m in drawn]
+        chapters.append(
+            Section(
+                name,
+                f"What no chip in the box can do{which}",
+                certified.words(boxes),
+                tuple(drawing for drawing in drawings if drawing is not None),
+                tables=(certified.ladder_table(boxes, methods),),
+            )
+        )
+    return chapters
+
+
+def _devices(methods: Sequence[Method], required: float | None, anchor: str) -> list[Section]:
+    """Return the chapter on all chips, which belongs to certified boxes."""
+    boxes = device_statements.certificates_of(methods)
+    if not boxes:
+        return []
+    chips = device_statements.chips_of(methods, required)
+    middle = device_statements.middle(chips)
+    shown = [device_statements.chips_table(middle)] if chips else []
+    shown.append(device_statements.boxes_table(boxes, chips))
+    folded = (device_statements.chips_table(chips, at="at all levels"),) if len(chips) > len(middle) else ()
+    text = device_statements.text(chips, boxes)
+    return [Section(anchor, "What at most one chip in so many will do", text, tables=tuple(shown), folded=folded)]
+
+
 def _landscapes(methods: Sequence[Method], anchor: str) -> list[Section]:
     found = studies.landscapes(methods)
     if not found:
@@ -341,7 +382,7 @@ def _landscapes(methods: Sequence[Method], anchor: str) -> list[Section]:
         "neighbouring points.",
     )
     drawings = tuple(curves.landscape(study, _drawn(methods)[0], f"{anchor}-{i}") for i, study in enumerate(found))
-    return [Section(anchor, "Loss landscape", text, drawings, tables=tuple(tables.slope_table(s, methods) for s in found))]
+    return [Section(anchor, "Loss landscape", text, drawings, tables=tuple(slopes.slope_table(s, methods) for s in found))]
 
 
 def _training(methods: Sequence[Method], anchor: str) -> list[Section]:

@@ -11,10 +11,10 @@ from noiseproof.report.figures import Drawing, draw, level_axis, line, named, sc
 from noiseproof.report.numbers import level, mean, percent
 from noiseproof.report.quantities import training_quantity
 from noiseproof.report.reading import Method
+from noiseproof.report.slopes import slope_of
 from noiseproof.report.studies import Attack, Landscape, Noise, clean
 from noiseproof.report.svg import INK, Style, canvas, level_style, style, svg
 from noiseproof.report.sweeps import Matched, Sweep
-from noiseproof.report.tables import slope_of
 from noiseproof.statistics import quantiles
 
 if TYPE_CHECKING:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from noiseproof.report import certified_ladders
 from noiseproof.report.input_attack_checks import in_doubt
 from noiseproof.report.input_attacks import InputAttacks, eps_words
 from noiseproof.report.input_attacks import studies as input_attacks
@@ -16,7 +16,6 @@ from noiseproof.report.studies import (
     Attack,
     Family,
     Grid,
-    Landscape,
     Noise,
     Tolerated,
     attacks,
@@ -95,9 +94,12 @@ def summary_table(methods: Sequence[Method], required: float | None = None) -> T
         for eps in study.asked:
             if any(study.worst(m, eps) for m in methods):
                 add(Column(eps_words(eps, study.norm), "robust accuracy, %"), [_robust_cell(study, m, eps) for m in methods])
+    for boxes in certified_ladders.studies(methods):
+        at = boxes.headline
+        add(Column(f"Certified z = {level(at)}", f"{boxes.title}, %"), [certified_cell(boxes.of(m, at)) for m in methods])
     for (family, accuracy, part), answers in tolerated(methods).items():
         detail = f"{share(part)} % of chips ≥ {share(accuracy)} %"
-        title = f"Tolerated {family_name(family)}" + (f", {family.symbol}" if family.setting != "zeta" else "")
+        title = f"Tolerated {family.words}" + (f", {family.symbol}" if family.setting != "zeta" else "")
         add(Column(title, detail), [_tolerated_cell(family, answers.get(m.index, ())) for m in methods])
     # one noise fits beside the rest; where there are several, say which it is
     first = next(iter(studies), None)
@@ -220,27 +222,6 @@ def attack_table(attack: Attack, methods: Sequence[Method]) -> Table:
     )
 
 
-def slope_table(landscape: Landscape, methods: Sequence[Method]) -> Table:
-    """Return the slope of the landscape per method: mean |ΔL|/Δα over neighbouring points, directions and networks (paper A, Table S1)."""
-    columns = (_METHOD, Column("Slope", "nats per α"), Column("Loss at α = 0", "nats"), Column("Directions"))
-    rows = []
-    for method in methods:
-        curves = [curve for curve in landscape.curves.get(method.index, ()) if len(curve) > 1]
-        if not curves:
-            continue
-        slope = mean([slope_of(curve) for curve in curves])
-        centres = [loss for curve in curves for alpha, loss in curve if abs(alpha) < 1e-12]
-        centre = Cell(f"{mean(centres):.4f}", value=mean(centres)) if centres else EMPTY
-        rows.append((Cell(method.label), Cell(f"{slope:.4f}", value=slope), centre, Cell(str(len(curves)), value=len(curves))))
-    return Table("Slope of the loss landscape" + (f" ({landscape.about})" if landscape.about else ""), columns, tuple(rows))
-
-
-def slope_of(curve: Sequence[tuple[float, float]]) -> float:
-    """Return the mean of |ΔL|/Δα between neighbouring points of one curve."""
-    steps = itertools.pairwise(curve)
-    return mean([abs(after - before) / (right - left) for (left, before), (right, after) in steps])
-
-
 def training_table(methods: Sequence[Method]) -> Table:
     """Return one row per network: the epoch that validation chose, what it reached there, and the time."""
     columns = (_METHOD, Column("Seed"), Column("Best epoch", "by validation"), Column("Accuracy there", "validation, %"), Column("Time"))
@@ -292,10 +273,6 @@ def clean_cell(method: Method) -> Cell:
     return Cell(percent(mean(values)), _range(values), mean(values))
 
 
-def family_name(family: Family) -> str:
-    return family.words
-
-
 def notes(methods: Sequence[Method]) -> list[str]:
     """Return what must be known to read the summary table: units, counts, samples."""
     lines = []
@@ -319,6 +296,13 @@ def notes(methods: Sequence[Method]) -> list[str]:
             "Robust accuracy: the least that any attack on the inputs leaves, an ensemble counting as one, mean over networks; beneath it "
             f"the 95 % interval over {behind}. Another attack may leave less."
             + (" ≤: only single attacks were made, and several together may leave less." if single else "")
+        )
+    boxes = certified_ladders.studies(methods)
+    if boxes:
+        behind = counts([n for study in boxes for n in study.samples], "test sample")
+        lines.append(
+            f"Certified: the share of {behind} that is proved right on every chip whose parameters lie within z of the trained ones, "
+            "relative to each; by the best bound, mean over networks; beneath it the 95 % interval over samples."
         )
     if any(answer.possibly is not None for answers in tolerated(methods).values() for of in answers.values() for answer in of):
         lines.append(
@@ -349,6 +333,16 @@ def _attack_cell(attack: Attack, method: Method, at: float, lowest: bool = False
     if beside and lowest:
         random += f", lowest {percent(min(attack.random_lowest[method.index, at]))}"
     return Cell(percent(mean(values)), random, mean(values)) if values else Cell("–", random)
+
+
+def certified_cell(ladders: Sequence[certified_ladders.Ladder]) -> Cell:
+    """What the best bound certifies; beneath it the 95 % interval over samples. An alarm where an attack breaks what was proved."""
+    found = certified_ladders.certified(ladders)
+    if found is None:
+        return EMPTY
+    low, high = certified_ladders.interval(ladders, found)
+    broken = any(ladder.broken for ladder in ladders)
+    return Cell(percent(found), f"{'broken by an attack; ' if broken else ''}{percent(low)} to {percent(high)}", found, alarm=broken)
 
 
 def _robust_cell(study: InputAttacks, method: Method, eps: float) -> Cell:

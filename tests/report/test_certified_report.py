@@ -1,0 +1,244 @@
+"""Certified boxes in the report: the ladder, what it says of all chips, and the consumers of records that must pass boxes over."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from made_up import attacked, chip_records, falling
+
+from noiseproof import report
+from noiseproof.certificates.devices import chips_still_needed, coverage, failure_rate_bound, half_width_for, mismatch_covered
+from noiseproof.checklist import checked
+from noiseproof.errors import NoiseproofError
+from noiseproof.records import Record
+from noiseproof.report import certified_ladders
+from noiseproof.report.attacked import tables as attack_tables
+from noiseproof.report.certified import statements, tables
+from noiseproof.report.device_statements import down, up
+from noiseproof.report.findings import findings
+from noiseproof.report.reading import read
+from noiseproof.statistics import clopper_pearson
+
+WIDTHS = (0.001, 0.003, 0.01, 0.03, 0.1)
+MOVING = 109_000
+
+
+def boxed(run: str, *, n=200, parameters="weights", strength=1.0, kind="plain", moving=MOVING, eps=0.0, widths=WIDTHS) -> list[Record]:
+    """The records of a ladder: what a wider box leaves falls by `strength`."""
+    bounds = {"plain": {"intervals": 9.0, "backward": 5.0, "backward-full": 4.0}, "lif": {"intervals": 30.0, "spiking": 12.0}}[kind]
+    lost = {"none": 0.0, "random": 0.3, "shared": 1.2, "per-sample": 3.0}
+    found: list[Record] = []
+
+    def share(value: float) -> float:
+        return round(n * min(max(0.9 - value, 0.0), 0.9)) / n
+
+    for z in widths:
+        box = {"name": "box", "z": z, "parameters": parameters, "eps": eps}
+        found.append(Record(run, "box_parameters", moving, n, perturbation=box))
+        for attack, slope in lost.items():
+            more = {"steps": 20, "restarts": 2, "norm": "linf"} if attack in ("shared", "per-sample") else {}
+            found.append(Record(run, "survived", share(strength * slope * z), n, perturbation={**box, "attack": attack, **more}, seed=0))
+        for place, (bound, slope) in enumerate(bounds.items()):
+            how = {**box, "bounds": bound, "arithmetic": "float32"}
+            found.append(Record(run, "certified", share(strength * slope * z), n, perturbation=how))
+            found.append(Record(run, "seconds_certifying", 0.4 + 20 * place, n, perturbation=how))
+    return found
+
+
+def chips(run: str, fall: float, number=100, levels=(0.001, 0.1, 0.2), **settings) -> list[Record]:
+    draws = {zeta: falling(0.9, fall * zeta, number) for zeta in levels}
+    return chip_records(run, draws, parameters=settings.pop("parameters", "weights"), **settings)
+
+
+def page(runs, tmp_path, **options) -> str:
+    path = tmp_path / "out" / "report.html"
+    report.write(runs, path, **options)
+    return path.read_text(encoding="utf-8").replace("\xa0", " ")
+
+
+def column(table, title: str) -> list:
+    """Return the cells under the first column of this title."""
+    place = next(i for i, c in enumerate(table.columns) if c.title == title)
+    return [row[place] for row in table.rows]
+
+
+@pytest.fixture
+def runs(make_run):
+    """Two methods, the first with two networks, with boxes and chips."""
+    return [
+        make_run([*boxed("a0", strength=2.0), *chips("a0", 1.0), Record("a0", "accuracy", 0.9, 200)], kind="standard", seed=0),
+        make_run([*boxed("a1", strength=2.4), *chips("a1", 1.1), Record("a1", "accuracy", 0.9, 200)], kind="standard", seed=1),
+        make_run([*boxed("b0"), *chips("b0", 0.2), Record("b0", "accuracy", 0.89, 200)], kind="weight-adversary"),
+    ]
+
+
+def test_every_run_and_width_has_a_row_from_clean_to_proved(runs):
+    (table,) = tables(runs)
+    assert len(table.rows) == len(runs) * len(WIDTHS)
+    assert [c.title for c in table.columns[2:7]] == ["Clean", "Random", "Shared", "Per sample", "Certified"]
+    for row in table.rows:
+        values = [float(cell.text) for cell in row[2:7]]
+        assert values == sorted(values, reverse=True)
+    assert {row[0].text for row in table.rows} == {run.path.name for run in runs}
+    assert "200 test samples" in table.caption
+    assert table.columns[0].title == "Run"
+
+
+def test_the_best_bound_counts_with_its_interval_gap_and_time(make_run):
+    run = make_run(boxed("a", widths=(0.01,)))
+    (table,) = tables([run])
+    (best,), (gap,) = column(table, "Certified"), column(table, "Open")
+    low, high = clopper_pearson(172, 200)
+    assert best.value == 172 / 200
+    assert best.detail == f"{100 * low:.1f} to {100 * high:.1f}"
+    assert gap.text == "1.0"
+    assert (column(table, "by intervals")[0].text, column(table, "by intervals")[0].detail) == ("81.0", "400 ms")
+    (alone,) = tables([make_run([r for r in boxed("b", widths=(0.01,)) if r.perturbation.get("bounds") in (None, "intervals")])])
+    assert column(alone, "Certified")[0].text == "81.0"
+    assert column(alone, "Time")[0].text == "400 ms"
+
+
+def test_of_several_settings_of_an_attack_the_strongest_counts_and_of_several_ladders_the_longest(make_run):
+    box = {"name": "box", "z": 0.01, "parameters": "weights", "eps": 0.0}
+    more = [
+        Record("a", "survived", 0.5, 200, perturbation={**box, "attack": "per-sample", "steps": 100}),
+        Record("a", "survived", 0.1, 50, perturbation={**box, "attack": "per-sample", "steps": 100}),
+        Record("a", "certified", 0.99, 50, perturbation={**box, "bounds": "intervals", "arithmetic": "float32"}),
+        Record("a", "certified", 0.49, 200, perturbation={**box, "bounds": "intervals", "arithmetic": "exact"}),
+    ]
+    (table,) = tables([make_run([*boxed("a", widths=(0.01,), strength=6.0), *more])])
+    assert column(table, "Per sample")[0].text == "50.0"
+    assert "by intervals, exact arithmetic" in [c.title for c in table.columns]
+    assert column(table, "Certified")[0].value == 0.66  # exact arithmetic is no bound for a network in single precision
+
+
+def test_a_proof_that_an_attack_breaks_is_an_alarm(make_run):
+    broken = [replace(r, value=0.95) if r.perturbation.get("bounds") == "backward" else r for r in boxed("a", widths=(0.01,))]
+    (table,) = tables([make_run(broken)])
+    (cell,) = column(table, "Certified")
+    assert cell.alarm
+    assert "broken" in cell.detail
+    (table,) = tables([make_run(boxed("b"))])
+    assert not any(cell.alarm for cell in column(table, "Certified"))
+
+
+def test_statements_of_chips_are_corrected_for_the_levels(runs):
+    found, _ = statements(runs[:1], required=0.5, confidence=0.95)
+    assert len(found.rows) == 3
+    for cell in column(found, "Below 50 %"):
+        assert cell.value == pytest.approx(failure_rate_bound(0, 100, 1 - 0.05 / 3))
+        assert cell.detail == "0 of 100"
+    assert [cell.text for cell in column(found, "That is")] == ["24"] * 3
+    assert column(found, "Box needed")[1].text == f"{up(half_width_for(0.999, MOVING, 0.1)):g}"
+    without, _ = statements(runs[:1])
+    assert "Below 50 %" not in [c.title for c in without.columns]
+
+
+def test_where_chips_fail_no_number_of_chips_is_promised(make_run):
+    values = [0.9] * 90 + [0.5] * 10
+    run = make_run(chip_records("a", {0.1: values, 0.2: [0.9] * 99 + [0.5], 0.3: [0.5] * 100}, parameters="weights"))
+    (table,) = statements([run], required=0.8)
+    assert [cell.text for cell in column(table, "Still needed")] == ["–", f"{chips_still_needed(1, 100, 0.001, 1 - 0.05 / 3):,}", "–"]
+    rates = [failure_rate_bound(k, 100, 1 - 0.05 / 3) for k in (10, 1)]
+    assert [cell.text for cell in column(table, "That is")] == [*(f"{math.floor(1 / rate)}" for rate in rates), "–"]
+
+
+def test_certified_boxes_say_how_many_chips_they_cover(runs):
+    _, table = statements(runs[:1], required=0.5)
+    zeta = down(mismatch_covered(0.999, MOVING, 0.01))
+    row = next(row for row in table.rows if row[1].value == 0.01)
+    assert row[4].value == zeta
+    assert coverage(MOVING, 0.01, zeta) >= 0.999
+    assert [cell.text for cell in row[5:]] == ["99.99", "0", "0"]
+    assert row[3].detail == "164 of 200"
+
+
+def test_a_box_on_weights_covers_no_mismatch_on_all_parameters(make_run):
+    run = make_run([*boxed("a", widths=(0.01,)), *chips("a", 0.1, levels=(0.001,), parameters="all")])
+    chips_table, table = statements([run])
+    assert (table.rows[0][-1].text, table.rows[0][-1].detail) == ("–", "mismatch varies all parameters")
+    assert column(chips_table, "Chips")[0].text == "100"
+    assert "Box needed" not in [c.title for c in chips_table.columns]
+    wider = make_run([*boxed("b", widths=(0.01,), parameters="all"), *chips("b", 0.1, levels=(0.001,))])
+    assert statements([wider])[1].rows[0][-1].text == "99.99"
+
+
+def test_the_chapters_say_what_is_proved(runs, tmp_path):
+    text = page(runs, tmp_path, required=0.8)
+    assert "What no chip in the box can do" in text
+    assert "What at most one chip in so many will do" in text
+    assert "The ladder of weight-adversary" in text
+    assert "all levels of one network together with 95 %" in text
+    assert "Certified z = 0.01" in text
+    assert "Below 80 %" in text
+    assert "standard, seed 1: At least 99.90 % of chips under mismatch ζ = 0.00174 lie in the box z = 0.01" in text
+
+
+def test_several_tasks_and_shapes_have_chapters_of_their_own(make_run, tmp_path):
+    runs = [
+        make_run([*boxed("a"), *boxed("a", parameters="all", strength=2.0)], data="fashion-mnist"),
+        make_run(boxed("b", kind="lif", eps=8 / 255), data="speech"),
+    ]
+    text = page(runs, tmp_path)
+    assert "What no chip in the box can do (all parameters)" in text
+    assert "What no chip in the box can do (weights only)" in text
+    assert "inputs within ε = 8/255" in text
+    assert len(tables(runs)) == 3
+    assert len(tables(runs, "all")) == 1
+    # a box that moves inputs too says nothing about chips alone
+    assert statements(runs[1:]) == []
+
+
+def test_one_width_without_attacks_and_one_attack_without_bounds(make_run, tmp_path):
+    certified = [r for r in boxed("a", widths=(0.01,)) if r.metric == "certified"]
+    survived = [r for r in boxed("b", widths=(0.0,)) if r.metric == "survived"]
+    runs = [make_run(certified, kind="standard"), make_run(survived, kind="awp")]
+    rows = [row for t in tables(runs) for row in t.rows]
+    assert len(rows) == 2
+    assert "What no chip in the box can do" in page(runs, tmp_path)
+    alone = page(runs[1:], tmp_path)
+    assert "The ladder of awp" in alone
+    assert "What at most one chip" not in alone
+
+
+def test_the_finding_is_about_the_middle_width(runs):
+    said = " ".join(findings(read(runs)))
+    assert "proved right on every chip in the box z = 0.01 (weights only) is 86.0 % for weight-adversary and 81.2 %" in said
+    assert "The strongest attack in that box leaves 87.0 % for weight-adversary." in said
+
+
+def test_attacks_on_inputs_pass_boxes_over(make_run, tmp_path):
+    """Boxes carry an ε and their attacks a norm, as attacks on inputs do."""
+    plain = [*attacked("a", 0.9, 0.4, n=100)]
+    run, with_boxes = make_run(plain), make_run([*plain, *boxed("a", eps=8 / 255)])
+    mine = next(r.perturbation for r in plain if r.perturbation.get("name") == "pgd" and r.metric == "accuracy")
+    shown = [[[cell.text for cell in row[1:]] for row in attack_tables([one], [mine], 200)[0].rows] for one in (run, with_boxes)]
+    assert shown[0] == shown[1]
+    assert checked(run.records()) == checked(with_boxes.records())
+    before, after = report.summarise([run]), report.summarise([with_boxes])
+    kept = [c for c in after.columns if not c.title.startswith("Certified")]
+    assert list(before.columns) == kept
+    assert report.noise_tables([with_boxes]) == report.noise_tables([run])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"), [({"confidence": 1.0}, "confidence is 1.0"), ({"required": 85.0}, "85"), ({"wanted": 0.0}, "wanted")]
+)
+def test_what_cannot_be_stated_is_refused(runs, options, said):
+    with pytest.raises(NoiseproofError, match=said):
+        statements(runs, **options)
+
+
+def test_numbers_are_rounded_to_the_safe_side():
+    assert (down(0.0019839), up(0.0019831), up(0.57), down(0.57)) == (0.00198, 0.00199, 0.57, 0.57)
+    assert (down(0.0), up(12345.0)) == (0.0, 12400.0)
+
+
+def test_a_ladder_without_a_common_rung_has_no_mean(make_run):
+    first, second = boxed("a", widths=(0.01,)), [r for r in boxed("b", widths=(0.01,)) if r.perturbation.get("attack") != "shared"]
+    (method,) = read([make_run(first, seed=0), make_run(second, seed=1)])
+    (boxes,) = certified_ladders.studies([method])
+    assert certified_ladders.survived(boxes.of(method, 0.01), "shared") is None
+    assert certified_ladders.survived(boxes.of(method, 0.01)) == pytest.approx(0.87)

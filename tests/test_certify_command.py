@@ -1,0 +1,89 @@
+"""`noiseproof certify` as a user has it: tables, a second call that measures nothing, and wrong words in one line."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from noiseproof.cli import main
+
+TRAIN = ("--data", "digits", "--network", "mlp", "--epochs", "2", "--limit-train", "200", "--limit-test", "60")
+CERTIFY = ("--box", "0.0001", "1/100", "--mismatch", "0.1", "--yield-accuracy", "0.5", "--confidence", "0.9", "--chips", "6",
+           "--limit-test", "20", "--steps", "2", "--bounds", "intervals", "backward")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one finished run in it."""
+    made = tmp_path_factory.mktemp("user")
+    main(["train", *TRAIN, "--network.hidden", "16", "--out", str(made / "runs/one")])
+    return made
+
+
+def test_prints_the_tables_and_goes_on_where_it_stopped(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = folder / "runs/one"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    command = [sys.executable, "-m", "noiseproof", "certify", "runs/one", *CERTIFY, "--processes", "1"]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for expected in ("20 test samples", "backward", "90 %", "0.0001", "next: noiseproof report runs/one"):
+        assert expected in done.stdout, expected
+    lines = (run / "records.jsonl").read_text().splitlines()
+    assert sum('"certified"' in line for line in lines) == 4
+    assert sum('"survived"' in line for line in lines) == 8
+    assert sum('"name": "mismatch"' in line for line in lines) == 6
+    # as after an interruption: what was measured of the second box is gone, and only this is measured again
+    kept = [line for line in lines if '"z": 0.01' not in line]
+    assert len(kept) < len(lines)
+    (run / "records.jsonl").write_text("".join(line + "\n" for line in kept))
+    main(["certify", str(run), *CERTIFY, "--processes", "1"])
+    again = (run / "records.jsonl").read_text().splitlines()
+    assert again[: len(kept)] == kept
+    assert [_without_time(line) for line in again[len(kept) :]] == [_without_time(line) for line in lines if line not in kept]
+    main(["certify", str(run), *CERTIFY, "--processes", "1"])
+    assert (run / "records.jsonl").read_text().splitlines() == again
+    assert "next: noiseproof report" in capsys.readouterr().out
+
+
+def _without_time(line: str) -> str:
+    return re.sub(r'"value": [^,]+', "", line) if "seconds" in line else line
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "run is missing"),
+        (["nowhere"], "nowhere is no run folder"),
+        (["RUN", "--box", "1.5"], "z is 1.5: give a half-width below 1"),
+        (["RUN", "--box", "a"], "box"),
+        (["RUN", "--bounds", "spiking"], "bounds is 'spiking': the network has no spiking neurons"),
+        (["RUN", "--bounds", "intervls"], "box_bounds is 'intervls': did you mean 'intervals'"),
+        (["RUN", "--confidence", "1"], "confidence is 1.0"),
+        (["RUN", "--yield-accuracy", "1.2"], "yield_accuracy is 1.2"),
+        (["RUN", "--chip-samples", "10"], "chip_samples is 10"),
+        (["RUN", "--arithmetic", "float16"], "float16"),
+        (["RUN", "--parameters", "nothing"], "parameters is 'nothing'"),
+    ],
+)
+def test_wrong_words_are_one_line_and_exit_2(folder: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (folder / "runs/one/records.jsonl").read_text()
+    with pytest.raises(SystemExit) as stopped:
+        main(["certify", *(str(folder / "runs/one") if word == "RUN" else word for word in words)])
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert message in said[-1]
+    assert said[-1].startswith("noiseproof: ")
+    assert (folder / "runs/one/records.jsonl").read_text() == before
+
+
+def test_help_explains_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["certify", "--help"])
+    assert stopped.value.code == 0
+    said = capsys.readouterr().out
+    assert all(flag in said for flag in ("--box", "--mismatch", "--yield-accuracy", "--confidence", "--bounds", "--arithmetic", "--eps"))
+    main(["--help"])
+    assert "\n  certify " in capsys.readouterr().out
