@@ -7,6 +7,7 @@ from noiseproof.methods.amp import AMP
 from noiseproof.methods.asam import ASAM
 from noiseproof.methods.awp import AWP
 from noiseproof.methods.bit_error_training import BitErrorTraining
+from noiseproof.methods.certified import Certified
 from noiseproof.methods.combined import Combined
 from noiseproof.methods.drop_connect import DropConnect
 from noiseproof.methods.dropout import Dropout
@@ -32,6 +33,7 @@ __all__ = [
     "TRADES",
     "AdversarialTraining",
     "BitErrorTraining",
+    "Certified",
     "Combined",
     "Context",
     "DropConnect",
