@@ -31,6 +31,7 @@ bench: .venv/test-extra
 	$(BIN)/python benchmarks/pcm.py
 	$(BIN)/python benchmarks/attacks.py
 	$(BIN)/python benchmarks/input_methods.py
+	$(BIN)/python benchmarks/certificates.py
 
 .venv/installed: pyproject.toml constraints.txt hatch_build.py $(wildcard src/noiseproof/neurons/kernels/c/*)
 	$(PYTHON) -m venv .venv

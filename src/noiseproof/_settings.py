@@ -115,7 +115,7 @@ class Certifying:
     # prove and attack only so many test samples, the first ones
     limit_test: int = 200
     # intervals, backward, backward-full, spiking, spiking-backward; default: all that fit the network, but
-    # backward-full on at most 4,096 units alone, as it may take a minute a sample
+    # backward-full on at most 16,384 units alone, as it may take a minute a sample
     bounds: tuple[str, ...] = ()
     # in which the network is computed, and whose rounding is counted in; exact: real numbers
     arithmetic: Literal["float32", "float64", "exact"] = "float32"

@@ -18,7 +18,7 @@ from noiseproof.certificates.certify import certifiable, chosen_bounds, fitting,
 from noiseproof.data import Split, Splits, Task
 from noiseproof.errors import NoiseproofError
 from noiseproof.evaluation import Ledger, Measures, Rungs, check_measures, ladder
-from noiseproof.networks import CNN, LSNN, MLP
+from noiseproof.networks import LSNN, MLP, ResNet32
 from noiseproof.parameters import parameters_of
 from noiseproof.randomness import generator
 from noiseproof.records import Record
@@ -254,11 +254,23 @@ def test_bounds_by_name_hold_and_the_best_is_the_best_of_them(name: str, digits:
 
 
 def test_full_backward_bounds_of_many_units_are_computed_when_they_are_asked_for(digits: Splits) -> None:
-    network = CNN().build(digits.task, generator("weights", 0))
+    network = ResNet32().build(digits.task, generator("weights", 0))
     graph = certifiable(network, digits.test.x, Box(0.01))
     assert "backward-full" in fitting(graph)
     assert usual(graph) == ("intervals", "backward")
     assert chosen_bounds(graph, "backward-full") == ("backward-full",)
+
+
+def test_full_backward_bounds_are_never_below_the_others_and_spare_what_cannot_be_proved(digits: Splits) -> None:
+    network, split = trained("mlp", digits)
+    wrong = (network(split.x).argmax(-1) != split.y).nonzero()[:4, 0]
+    x, y = torch.cat((split.x[:20], split.x[wrong])), torch.cat((split.y[:20], split.y[wrong]))
+    plain, full = (margins(network, x, y, Box(0.02), how) for how in ("backward", "backward-full"))
+    assert bool((full >= plain).all())
+    open_before = ~(plain > 0).all(-1)
+    assert bool((full[open_before] > plain[open_before]).any())
+    assert len(wrong)
+    assert torch.equal(full[20:], plain[20:])
 
 
 def test_unknown_bound_and_one_of_margins_alone_are_refused(digits: Splits) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from noiseproof.certificates._box import Box
 from noiseproof.certificates._build import graph_of
-from noiseproof.certificates._graph import Graph, ReLU
+from noiseproof.certificates._graph import Graph, ReLU, at_nominal
 from noiseproof.certificates._interval import Interval
 from noiseproof.certificates._rounding import Arithmetic
 from noiseproof.errors import NoiseproofError, unknown
@@ -48,7 +48,7 @@ _BOUNDS = {
 }
 BOUNDS = tuple(_BOUNDS)
 # backward-full walks back from every unit: beyond so many it is computed only where it is asked for by name
-MOST_UNITS = 4096
+MOST_UNITS = 16384
 
 
 def bounds(
@@ -57,7 +57,7 @@ def bounds(
     """Return the interval [B, C] in which every logit lies for every chip of the box, and every input within its ε of x [B, …].
 
     `how`: intervals, backward, backward-full (networks without spikes), spiking (with spikes), or best, the intersection of the usual ones:
-    all that fit, but backward-full on networks of at most 4,096 units alone.
+    all that fit, but backward-full on networks of at most 16,384 units alone.
     `params`: other parameters than the network's own; `arithmetic`: what the network is computed in, whose rounding is counted in:
     float32, float64, or exact for real numbers. Margins (`margins`) are tighter than what follows from these.
 
@@ -150,7 +150,17 @@ def margins_by(graph: Graph, name: str, x: Tensor, y: Tensor) -> Tensor:
     """
     bound = _BOUNDS[name]
     with torch.no_grad():
-        return bound.call(bound.margins)(graph, x, y)  # pyright: ignore[reportReturnType] (margins are tensors)
+        return _full_where_open(graph, x, y) if bound.full else bound.call(bound.margins)(graph, x, y)  # pyright: ignore[reportReturnType]
+
+
+def _full_where_open(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
+    """Return backward margins; backward bounds between the layers, which cost most, only for samples that are right and not yet proved."""
+    found = margins_by(graph, "backward", x, y)
+    left = ~proved(found) & proved(margins_by(at_nominal(graph), "intervals", x, y))
+    if bool(left.any()):
+        full: Tensor = _BOUNDS["backward-full"].call("backward_margins")(graph, x[left], y[left])  # pyright: ignore[reportAssignmentType]
+        found[left] = torch.maximum(found[left], full)
+    return found
 
 
 def _logits_by(graph: Graph, name: str, x: Tensor) -> Interval:
