@@ -10,10 +10,11 @@ from noiseproof.attacks import PerSampleWeightAttack, WeightAttack
 from noiseproof.attacks.per_sample import box_edges, inside_box
 from noiseproof.data import Splits, Task
 from noiseproof.errors import NoiseproofError
-from noiseproof.networks import CNN, LSNN, MLP, Network, adapt
+from noiseproof.networks import CNN, LSNN, MLP, VGG5, Network, adapt
 from noiseproof.parameters import parameters_of
 from noiseproof.randomness import generator
 
+COLOUR = Task("colour", (3, 16, 16), 4, (0.5,) * 3, (0.25,) * 3, (0.0, 1.0))
 SEQUENCE = Task("sequences", (12, 4), 3, (0.0,) * 4, (1.0,) * 4, (-5.0, 5.0))
 
 
@@ -27,6 +28,8 @@ def some(name: str, digits: Splits) -> tuple[Network, Tensor]:
     draw = generator("weights", 1)
     if name == "lsnn":
         return LSNN(units=16).build(SEQUENCE, draw), torch.rand(8, 12, 4, generator=generator("x", 0)) * 4
+    if name == "vgg5":
+        return VGG5(neuron="relu", width=0.05, dense=8).build(COLOUR, draw), torch.rand(8, 3, 16, 16, generator=generator("x", 0))
     kinds = {"mlp": MLP(hidden=(16,)), "cnn": CNN(), "lif": MLP(hidden=(16, 12), neuron="lif", steps=4)}
     return kinds[name].build(digits.task, draw), digits.test.x[:8]
 
@@ -55,11 +58,11 @@ def test_linear_network_of_two_classes_is_broken_exactly_where_it_can_be() -> No
         assert z == 0 or bool(found.broken.any())
 
 
-@pytest.mark.parametrize("name", ["mlp", "cnn", "lif", "lsnn"])
+@pytest.mark.parametrize("name", ["mlp", "cnn", "vgg5", "lif", "lsnn"])
 def test_found_chips_are_in_the_box_and_break_the_network_and_many_at_once_find_the_same(name: str, digits: Splits) -> None:
     network, x = some(name, digits)
     x, y = labelled(network, x)
-    z = {"mlp": 0.02, "cnn": 0.08, "lif": 0.05, "lsnn": 0.2}[name]
+    z = {"mlp": 0.02, "cnn": 0.08, "vgg5": 0.3, "lif": 0.05, "lsnn": 0.2}[name]
     attack = PerSampleWeightAttack(z=z, steps=4)
     keep = torch.arange(len(x)) % 2 == 0
     together = attack(network, x, y, generator("attack", 0), keep=keep)

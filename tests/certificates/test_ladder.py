@@ -14,7 +14,8 @@ from torch import Tensor, nn
 import noiseproof as npf
 from noiseproof.attacks import PerSampleWeightAttack
 from noiseproof.certificates import Box, bounds, certified, margins
-from noiseproof.certificates.certify import certifiable, chosen_bounds, fitting, usual
+from noiseproof.certificates._graph import Graph
+from noiseproof.certificates.certify import certifiable, chosen_bounds, fitting, margins_by, usual
 from noiseproof.data import Split, Splits, Task
 from noiseproof.errors import NoiseproofError
 from noiseproof.evaluation import Ledger, Measures, Rungs, check_measures, ladder
@@ -261,16 +262,32 @@ def test_full_backward_bounds_of_many_units_are_computed_when_they_are_asked_for
     assert chosen_bounds(graph, "backward-full") == ("backward-full",)
 
 
-def test_full_backward_bounds_are_never_below_the_others_and_spare_what_cannot_be_proved(digits: Splits) -> None:
-    network, split = trained("mlp", digits)
-    wrong = (network(split.x).argmax(-1) != split.y).nonzero()[:4, 0]
-    x, y = torch.cat((split.x[:20], split.x[wrong])), torch.cat((split.y[:20], split.y[wrong]))
-    plain, full = (margins(network, x, y, Box(0.02), how) for how in ("backward", "backward-full"))
+def test_full_backward_bounds_are_never_below_the_others_and_only_for_what_these_leave_open(digits: Splits) -> None:
+    network = MLP(hidden=(24, 24, 24)).build(digits.task, generator("weights", 0))
+    x = digits.test.x[:40]
+    y = network(x).argmax(-1)
+    plain, full = (margins(network, x, y, Box(0.003), how) for how in ("backward", "backward-full"))
+    left = ~(plain > 0).all(-1)
+    assert 0 < int(left.sum()) < 40
     assert bool((full >= plain).all())
-    open_before = ~(plain > 0).all(-1)
-    assert bool((full[open_before] > plain[open_before]).any())
-    assert len(wrong)
-    assert torch.equal(full[20:], plain[20:])
+    assert bool((full[left] > plain[left]).any())
+    assert torch.equal(full[~left], plain[~left])
+
+
+def test_costly_bounds_are_not_asked_about_wrong_samples(digits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, split = trained("mlp", digits)
+    split = Split(split.x, torch.where(torch.arange(20) < 5, (split.y + 1) % 10, split.y))
+    asked: dict[str, int] = {}
+
+    def seen(graph: Graph, name: str, x: Tensor, y: Tensor) -> Tensor:
+        asked[name] = asked.get(name, 0) + len(x)
+        return margins_by(graph, name, x, y)
+
+    monkeypatch.setattr(LADDER, "margins_by", seen)
+    records = ladder(network, split, [Box(0.01)], rungs=Rungs(("backward", "backward-full"), steps=1), samples=20)
+    clean = next(r.value for r in records if r.perturbation.get("attack") == "none")
+    assert clean <= 0.75
+    assert asked == {"backward": 20, "backward-full": round(20 * clean)}
 
 
 def test_unknown_bound_and_one_of_margins_alone_are_refused(digits: Splits) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from noiseproof.certificates._box import Box
 from noiseproof.certificates._build import graph_of
-from noiseproof.certificates._graph import Graph, ReLU, at_nominal
+from noiseproof.certificates._graph import Graph, ReLU
 from noiseproof.certificates._interval import Interval
 from noiseproof.certificates._rounding import Arithmetic
 from noiseproof.errors import NoiseproofError, unknown
@@ -31,6 +31,8 @@ class _Bound:
     margins: str
     logits: str = ""  # the function that bounds logits, where there is one
     full: bool = False
+    # it takes long where little can be proved
+    costly: bool = False
     # which networks it is for; None: all
     spiking: bool | None = None
 
@@ -42,9 +44,9 @@ class _Bound:
 _BOUNDS = {
     "intervals": _Bound("intervals", "interval_margins", "interval_logits"),
     "backward": _Bound("backward", "backward_margins", "backward_logits", spiking=False),
-    "backward-full": _Bound("backward", "backward_margins", "backward_logits", full=True, spiking=False),
+    "backward-full": _Bound("backward", "backward_margins", "backward_logits", full=True, costly=True, spiking=False),
     "spiking": _Bound("spiking", "spiking_margins", "spiking_logits", spiking=True),
-    "spiking-backward": _Bound("spiking_backward", "spiking_backward_margins", spiking=True),
+    "spiking-backward": _Bound("spiking_backward", "spiking_backward_margins", costly=True, spiking=True),
 }
 BOUNDS = tuple(_BOUNDS)
 # backward-full walks back from every unit: beyond so many it is computed only where it is asked for by name
@@ -154,9 +156,9 @@ def margins_by(graph: Graph, name: str, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _full_where_open(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
-    """Return backward margins; backward bounds between the layers, which cost most, only for samples that are right and not yet proved."""
+    """Return backward margins; backward bounds between the layers, which cost most, only for samples that are not yet proved."""
     found = margins_by(graph, "backward", x, y)
-    left = ~proved(found) & proved(margins_by(at_nominal(graph), "intervals", x, y))
+    left = ~proved(found)
     if bool(left.any()):
         full: Tensor = _BOUNDS["backward-full"].call("backward_margins")(graph, x[left], y[left])  # pyright: ignore[reportAssignmentType]
         found[left] = torch.maximum(found[left], full)
@@ -167,6 +169,11 @@ def _logits_by(graph: Graph, name: str, x: Tensor) -> Interval:
     bound = _BOUNDS[name]
     with torch.no_grad():
         return bound.call(bound.logits)(graph, x)  # pyright: ignore[reportReturnType] (logits are intervals)
+
+
+def costly(name: str) -> bool:
+    """Return whether a bound is worth its time only for samples that the network gives right."""
+    return _BOUNDS[name].costly
 
 
 def fitting(graph: Graph) -> tuple[str, ...]:

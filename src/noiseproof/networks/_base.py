@@ -42,7 +42,7 @@ class ChannelsLast(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[1] == 1:
             return x[:, 0, :, :, None].permute(0, 3, 1, 2)
-        return x.contiguous(memory_format=torch.channels_last)
+        return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)  # under vmap too, where a memory format cannot be named
 
 
 class Network(nn.Sequential):
