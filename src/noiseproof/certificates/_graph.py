@@ -7,7 +7,7 @@ image. So a bound needs to know few kinds of operations: `Linear`, `ReLU`, `MaxP
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -152,10 +152,3 @@ class Graph:
     def consumers(self, index: int) -> list[int]:
         """Return the nodes that take what node `index` gives."""
         return [i for i, node in enumerate(self.nodes) if index in node.inputs]
-
-
-def at_nominal(graph: Graph) -> Graph:
-    """Return the graph of one chip, the nominal one, in real numbers: nothing of a network without spikes moves."""
-    fixed = {"z": 0.0, "bias_z": 0.0, "slack": 0.0}
-    nodes = (replace(n, op=replace(n.op, **fixed)) if isinstance(n.op, Linear) else n for n in graph.nodes)
-    return replace(graph, nodes=tuple(nodes), eps=0.0)
