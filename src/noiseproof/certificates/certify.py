@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from noiseproof.certificates._box import Box
 from noiseproof.certificates._build import graph_of
-from noiseproof.certificates._graph import Graph, ReLU
+from noiseproof.certificates._graph import Graph, Neurons, ReLU
 from noiseproof.certificates._interval import Interval
 from noiseproof.certificates._rounding import Arithmetic
 from noiseproof.errors import NoiseproofError, unknown
@@ -49,7 +49,7 @@ _BOUNDS = {
     "spiking-backward": _Bound("spiking_backward", "spiking_backward_margins", costly=True, spiking=True),
 }
 BOUNDS = tuple(_BOUNDS)
-# backward-full walks back from every unit: beyond so many it is computed only where it is asked for by name
+# costly bounds are computed beyond so many units only where they are asked for by name
 MOST_UNITS = 16384
 
 
@@ -59,7 +59,7 @@ def bounds(
     """Return the interval [B, C] in which every logit lies for every chip of the box, and every input within its ε of x [B, …].
 
     `how`: intervals, backward, backward-full (networks without spikes), spiking (with spikes), or best, the intersection of the usual ones:
-    all that fit, but backward-full on networks of at most 16,384 units alone.
+    all that fit, but those that walk back from many units on networks of at most 16,384 alone.
     `params`: other parameters than the network's own; `arithmetic`: what the network is computed in, whose rounding is counted in:
     float32, float64, or exact for real numbers. Margins (`margins`) are tighter than what follows from these.
 
@@ -182,9 +182,9 @@ def fitting(graph: Graph) -> tuple[str, ...]:
 
 
 def usual(graph: Graph) -> tuple[str, ...]:
-    """Return the bounds that are computed where none is named: all that fit, but backward-full on at most `MOST_UNITS` units alone."""
-    units = sum(math.prod(node.shape) for node in graph.nodes if isinstance(node.op, ReLU))
-    return tuple(name for name in fitting(graph) if not _BOUNDS[name].full or units <= MOST_UNITS)
+    """Return the bounds that are computed where none is named: all that fit, but costly ones on at most `MOST_UNITS` units alone."""
+    units = sum(math.prod(node.shape) for node in graph.nodes if isinstance(node.op, ReLU | Neurons))
+    return tuple(name for name in fitting(graph) if not costly(name) or units <= MOST_UNITS)
 
 
 def chosen_bounds(graph: Graph, how: str) -> tuple[str, ...]:

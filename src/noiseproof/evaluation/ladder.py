@@ -41,7 +41,7 @@ class Rungs:
     """
 
     # intervals, backward, backward-full, spiking, spiking-backward; none: all that fit the network,
-    # but backward-full on at most 16,384 units alone
+    # but backward-full and spiking-backward on at most 16,384 units alone
     bounds: tuple[str, ...] = ()
     # in which the network is computed, and whose rounding is counted in: float32, float64, exact
     arithmetic: Arithmetic = "float32"

@@ -61,7 +61,7 @@ class Measures:
     # test samples that are proved and attacked, the first ones
     box_samples: int = 200
     # intervals, backward, backward-full, spiking, spiking-backward; default: all that fit the network, but
-    # backward-full on at most 16,384 units alone, as it may take a minute a sample
+    # backward-full and spiking-backward on at most 16,384 units alone, as they take seconds a sample
     box_bounds: tuple[str, ...] = ()
     # in which the network is computed, and whose rounding is counted in; exact: real numbers
     box_arithmetic: Arithmetic = "float32"
