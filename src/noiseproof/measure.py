@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-from noiseproof.parameters import Params, inference_mode
+from noiseproof.parameters import Params, functional_call, inference_mode
 from noiseproof.randomness import stochastic
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import Tensor, func, nn
 
 from noiseproof.errors import NoiseproofError, unknown
 from noiseproof.observing import unobserved
@@ -73,6 +73,26 @@ def select(params: Mapping[str, Tensor], which: str) -> Params:
 def trained(params: Mapping[str, Tensor]) -> Params:
     """Return the parameters that training changes; thresholds and leaks of neurons, for one, need not be among them."""
     return {name: p for name, p in params.items() if p.requires_grad}
+
+
+def functional_call(network: nn.Module, values: Mapping[str, Tensor] | tuple[Mapping[str, Tensor], ...], args: tuple[Any, ...]) -> Any:
+    """Return what a network gives at other parameters and buffers, by name, as `torch.func.functional_call`; all is put back afterwards.
+
+    That one leaves a module which stands under two names (`self.same = self.fc`) with the other parameters. So there every place of a
+    parameter is named once, with the value of the name that it has in `named_parameters`.
+    """
+    if sum(1 for _ in network.named_modules(remove_duplicate=False)) == sum(1 for _ in network.modules()):
+        return func.functional_call(network, values, args)  # pyright: ignore[reportArgumentType]
+    given = {name: value for part in ((values,) if isinstance(values, Mapping) else values) for name, value in part.items()}
+    known = {id(value): name for name, value in [*network.named_parameters(), *network.named_buffers()]}
+    places = {
+        f"{prefix}.{part}".lstrip("."): known[id(value)]
+        for prefix, module in network.named_modules()
+        for part, value in (*module._parameters.items(), *module._buffers.items())
+        if value is not None
+    }
+    chosen = {place: given[name] for place, name in places.items() if name in given}
+    return func.functional_call(network, chosen, args, tie_weights=False)
 
 
 def call(network: nn.Module, params: Params, x: Tensor) -> Tensor:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from noiseproof.errors import NoGradientError, NoiseproofError, UnfitError
 from noiseproof.networks import Network
@@ -19,7 +18,7 @@ from noiseproof.networks._base import ChannelsLast
 from noiseproof.networks.adapt import Adapted
 from noiseproof.neurons.rate_rules import RateRule
 from noiseproof.neurons.surrogates import Surrogate
-from noiseproof.parameters import inference_mode
+from noiseproof.parameters import functional_call, inference_mode
 from noiseproof.randomness import stochastic
 
 if TYPE_CHECKING:

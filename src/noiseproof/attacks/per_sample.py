@@ -8,14 +8,14 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch.func import grad, vmap
 from torch.nn.functional import cross_entropy
 
 from noiseproof.attacks._ball import Ball
 from noiseproof.attacks.objectives import margin_values
 from noiseproof.errors import NoiseproofError, require, require_number
 from noiseproof.networks import Network, adapt
-from noiseproof.parameters import Params, call_inference, inference_mode, parameters_of, select
+from noiseproof.parameters import Params, call_inference, functional_call, inference_mode, parameters_of, select
 from noiseproof.randomness import draw_normal
 from noiseproof.randomness import generator as generator_of
 

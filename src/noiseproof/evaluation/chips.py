@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
 
 from noiseproof.data import Split
 from noiseproof.evaluation.prefix import MOST_BYTES, cut, first_changed
@@ -16,7 +16,7 @@ from noiseproof.measure import Measured, measure
 from noiseproof.networks import Network
 from noiseproof.noise import Compose, Noise
 from noiseproof.parallel import forked
-from noiseproof.parameters import Params, inference_mode, parameters_of
+from noiseproof.parameters import Params, functional_call, inference_mode, parameters_of
 from noiseproof.randomness import generator, stochastic
 
 # Samples at a time. Small blocks stay in the processor's cache: on paper A's CNN 50 is about as fast as 100 and faster than

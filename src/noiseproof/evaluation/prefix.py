@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from noiseproof.data import Split
 from noiseproof.networks import Network, SpikingNetwork
 from noiseproof.networks._spiking import Pass, walk
-from noiseproof.parameters import Params, inference_mode
+from noiseproof.parameters import Params, functional_call, inference_mode
 from noiseproof.randomness import stochastic
 
 # Most memory for kept activations. The input of the second convolution of paper A's CNN just fits for 10,000 images

@@ -8,12 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from noiseproof.data import Task
 from noiseproof.errors import NoiseproofError, require
 from noiseproof.networks._run import KINDS, Run
-from noiseproof.parameters import Params
+from noiseproof.parameters import Params, functional_call
 
 
 class Normalise(nn.Module):

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.functional import linear
 
 from noiseproof.data import Task
@@ -22,7 +21,7 @@ from noiseproof.neurons.neuron import Neuron
 from noiseproof.neurons.rate_rules import RateRule, through_rates
 from noiseproof.neurons.recurrent import Recurrent
 from noiseproof.neurons.surrogates import Surrogate
-from noiseproof.parameters import Params
+from noiseproof.parameters import Params, functional_call
 from noiseproof.randomness import current_generator
 
 Coding = Literal["direct", "poisson", "poisson-expected", "latency"]

@@ -5,11 +5,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from noiseproof.errors import NoiseproofError
 from noiseproof.noise._base import Noise
-from noiseproof.parameters import Params
+from noiseproof.parameters import Params, functional_call
 from noiseproof.randomness import current_generator
 
 

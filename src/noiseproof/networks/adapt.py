@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from noiseproof.errors import NoiseproofError, require
 from noiseproof.networks._base import Network
@@ -31,7 +30,7 @@ from noiseproof.networks._run import Run
 from noiseproof.networks._under_noise import UnderNoise
 from noiseproof.neurons.rate_rules import RateRule
 from noiseproof.neurons.surrogates import Surrogate
-from noiseproof.parameters import Params, call_inference, inference_mode, parameters_of
+from noiseproof.parameters import Params, call_inference, functional_call, inference_mode, parameters_of
 from noiseproof.randomness import stochastic
 
 
