@@ -34,7 +34,11 @@ def test_prints_the_tables_and_goes_on_where_it_stopped(folder: Path, capsys: py
     lines = (run / "records.jsonl").read_text().splitlines()
     assert sum('"certified"' in line for line in lines) == 4
     assert sum('"survived"' in line for line in lines) == 8
-    assert sum('"name": "mismatch"' in line for line in lines) == 6
+    assert sum('"name": "mismatch"' in line and '"accuracy"' in line for line in lines) == 6
+    # how many chips there will be stands before the first of them
+    (said,) = [place for place, line in enumerate(lines) if '"chips_fixed"' in line]
+    assert said < min(place for place, line in enumerate(lines) if '"chip": 0' in line)
+    assert done.stdout.rstrip().endswith("next: noiseproof report runs/one --required-accuracy 0.5 --confidence 0.9")
     # as after an interruption: what was measured of the second box is gone, and only this is measured again
     kept = [line for line in lines if '"z": 0.01' not in line]
     assert len(kept) < len(lines)
@@ -46,6 +50,44 @@ def test_prints_the_tables_and_goes_on_where_it_stopped(folder: Path, capsys: py
     main(["certify", str(run), *CERTIFY, "--processes", "1"])
     assert (run / "records.jsonl").read_text().splitlines() == again
     assert "next: noiseproof report" in capsys.readouterr().out
+
+
+def test_more_chips_of_a_seed_that_was_looked_at_change_no_statement(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    alone = (str(folder / "runs/one"), "--box", "0.0001", "--mismatch", "0.3", "--limit-test", "5", "--bounds", "intervals",
+             "--steps", "1", "--processes", "1", "--yield-accuracy", "0.05")  # fmt: skip
+    main(["certify", *alone, "--chip-seed", "5", "--chips", "4"])
+    assert "note:" not in capsys.readouterr().out
+    main(["certify", *alone, "--chip-seed", "5", "--chips", "7"])
+    shown = capsys.readouterr().out
+    assert re.search(r"\d of 4\b", shown)
+    assert not re.search(r"\d of 7\b", shown)
+    assert "one, chips of seed 5, ζ = 0.3: there were to be 4 before they were looked at" in shown
+    main(["evaluate", str(folder / "runs/one"), "--mismatch", "0.2", "--half-width", "30", "--max-chips", "16", "--chip-seed", "6",
+          "--processes", "1"])  # fmt: skip
+    capsys.readouterr()
+    main(["certify", *alone, "--chip-seed", "6", "--chips", "3"])
+    assert "one, chips of seed 6, ζ = 0.2 and 0.3: no bound, as how many" in " ".join(capsys.readouterr().out.split())
+
+
+def test_only_what_moves_as_asked_is_spoken_of(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = ("--parameters", "all", "--box", "0.0001", "--mismatch", "0.4", "--limit-test", "5", "--bounds", "intervals", "--steps", "1",
+             "--chips", "3", "--chip-seed", "7", "--processes", "1")  # fmt: skip
+    main(["certify", str(folder / "runs/one"), *other])
+    shown = capsys.readouterr().out
+    assert "all parameters" in shown
+    assert "weights only" not in shown
+    assert re.search(r"│ +0\.4 +│", shown)
+    assert not re.search(r"│ +0\.[13] +│", shown)
+
+
+def test_the_report_takes_what_certify_was_asked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["certify", str(folder / "runs/one"), *CERTIFY, "--processes", "1"])
+    out = str(folder / "report.html")
+    main(["report", str(folder / "runs/one"), "--out", out, "--confidence", "0.9", "--failure-rate", "0.02", "--required-accuracy", "0.5"])
+    text = Path(out).read_text(encoding="utf-8").replace("\xa0", " ")
+    assert "with 90 % confidence" in text
+    assert "one in 50" in text
+    assert "one in 1,000" not in text
 
 
 def _without_time(line: str) -> str:
@@ -62,6 +104,7 @@ def _without_time(line: str) -> str:
         (["RUN", "--bounds", "spiking"], "bounds is 'spiking': the network has no spiking neurons"),
         (["RUN", "--bounds", "intervls"], "box_bounds is 'intervls': did you mean 'intervals'"),
         (["RUN", "--confidence", "1"], "confidence is 1.0"),
+        (["RUN", "--failure-rate", "1"], "failure_rate is 1.0: give a fraction below 1"),
         (["RUN", "--yield-accuracy", "1.2"], "yield_accuracy is 1.2"),
         (["RUN", "--chip-samples", "10"], "chip_samples is 10"),
         (["RUN", "--arithmetic", "float16"], "float16"),

@@ -80,9 +80,18 @@ class FitPage:
 class Report:
     # the file to write
     out: str = "report.html"
+    # heading of the page
     title: str = "noiseproof report"
-    # accuracy at which the yield is drawn
+    # accuracy at which the yield is drawn, and that chips must reach in the statements about all of them
     required_accuracy: float = 0.0
+    # with which these statements hold, each column for all levels of one run and seed together; all other intervals are at 95 %
+    confidence: float = 0.95
+    # largest share of failing chips that is to be stated
+    failure_rate: float = 0.001
+
+    def __post_init__(self) -> None:
+        _check_statements(self.confidence, self.failure_rate)
+        require_number("required_accuracy", self.required_accuracy, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -104,9 +113,9 @@ class Certifying:
     mismatch: tuple[float, ...] = (0.1,)
     # accuracy that a chip must reach to count in the yield; 0: not asked
     yield_accuracy: float = 0.0
-    # largest share of failing chips that is to be stated: how many more chips would have to pass for it?
+    # largest share of failing chips that is to be stated, below 1: how many fresh chips would have to pass for it?
     failure_rate: float = 0.001
-    # with which the statements about chips hold, all of them together
+    # with which the statements about chips hold, each column for all levels of one run and seed together
     confidence: float = 0.95
     # what moves in boxes and on chips: weights | all | patterns of names
     parameters: str = "weights"
@@ -115,27 +124,32 @@ class Certifying:
     # prove and attack only so many test samples, the first ones
     limit_test: int = 200
     # intervals, backward, backward-full, spiking, spiking-backward; default: all that fit the network, but
-    # backward-full on at most 16,384 units alone, as it may take a minute a sample
+    # backward-full and spiking-backward on at most 16,384 units alone, as they take seconds a sample
     bounds: tuple[str, ...] = ()
-    # in which the network is computed, and whose rounding is counted in; exact: real numbers
+    # in which the network is computed, and whose rounding is counted in; float64: of networks in it; exact: real numbers
     arithmetic: Literal["float32", "float64", "exact"] = "float32"
     # gradient steps of every start of the attacks in the box
     steps: int = 10
     # random corners of the box from which each sample is attacked
     restarts: int = 1
-    # simulated chips a level
+    # simulated chips a level; the statements are about these, whose number is written down before the first is simulated
     chips: int = 100
     # test samples that each chip is measured on; default: all
     chip_samples: int | None = None
-    # seed of chips and attacks
+    # seed of chips and attacks; chips of one seed have one number, for more of them take another seed
     chip_seed: int = 0
 
     def __post_init__(self) -> None:
         require_number("yield_accuracy", self.yield_accuracy, 0, 1)
-        require_number("failure_rate", self.failure_rate, 0, 1, open_low=True)
-        require_number("confidence", self.confidence, 0, open_low=True)
-        require(self.confidence < 1, "confidence", self.confidence, "give a number below 1: nothing is certain about chips not seen")
+        _check_statements(self.confidence, self.failure_rate)
         require_number("limit_test", self.limit_test, 1, whole=True)
         if self.chip_samples is not None:
             require_number("chip_samples", self.chip_samples, self.limit_test, whole=True)
         require(bool(self.box or self.mismatch), "box", self.box, "give at least one half-width, or a level of mismatch")
+
+
+def _check_statements(confidence: float, failure_rate: float) -> None:
+    require_number("confidence", confidence, 0, open_low=True)
+    require(confidence < 1, "confidence", confidence, "give a number below 1: nothing is certain about chips not seen")
+    require_number("failure_rate", failure_rate, 0, open_low=True)
+    require(failure_rate < 1, "failure_rate", failure_rate, "give a fraction below 1, 0.001 for one chip in a thousand")

@@ -145,10 +145,16 @@ def _certify(words: list[str]) -> None:
     tune_allocator()
     for run in runs:
         evaluate_run(run, measures, data_dir=where.data_dir, device=where.device, limit_test=asked.chip_samples, processes=chips.processes)
-    _print_tables(certified.tables(runs, asked.parameters))
-    _print_tables(certified.statements(runs, asked.yield_accuracy or None, asked.confidence, asked.failure_rate))
-    print("".join(f"warning: {warning}\n" for warning in warnings(runs)), end="")
-    print(f"next: noiseproof report {' '.join(folders)}")
+    said = certified.Asked(asked.yield_accuracy or None, asked.confidence, asked.failure_rate)
+    tables = [*certified.tables(runs, asked.parameters), *certified.statements(runs, said, asked.parameters)]
+    _print_tables(tables)
+    lines = certified.legend(tables) + [f"note: {note}" for note in certified.notes(runs, asked.parameters, asked.chips, asked.chip_seed)]
+    lines += [f"warning: {warning}" for warning in warnings(runs)]
+    print("".join(line + "\n" for line in lines), end="")
+    flags = {"yield_accuracy": "--required-accuracy", "confidence": "--confidence", "failure_rate": "--failure-rate"}
+    usual = Certifying()
+    given = "".join(f" {flag} {getattr(asked, name):.12g}" for name, flag in flags.items() if getattr(asked, name) != getattr(usual, name))
+    print(f"next: noiseproof report {' '.join(folders)}{given}")
 
 
 def _fit(words: list[str]) -> None:
@@ -174,7 +180,10 @@ def _report(words: list[str]) -> None:
     folders = take_positionals(words)
     (settings,) = parse(words, "report RUN [RUN …]", "Write one self-contained HTML file from the records of runs.", Report())
     runs = _runs(folders)
-    report.write(runs, Path(settings.out), title=settings.title, required=settings.required_accuracy or None)
+    report.write(
+        runs, Path(settings.out), title=settings.title, required=settings.required_accuracy or None, confidence=settings.confidence,
+        failure_rate=settings.failure_rate,
+    )  # fmt: skip
     for warning in report.warnings(runs):
         print(f"warning: {warning}")
     print(f"wrote {settings.out}")

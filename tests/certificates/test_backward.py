@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 
 import pytest
@@ -173,7 +174,8 @@ def test_rounding_in_float32_falls_to_the_outside(name: str, box: Box) -> None:
     assert rounded.dtype == torch.float32
     assert (rounded.double() < exact)[finite].all()
     assert ((exact - rounded)[finite] < 1e-2).all()
-    bound = backward_margins(graph_of(network, box, arithmetic="float64", dtype=torch.float32), x, y)
+    doubled = copy.deepcopy(network).double()
+    bound = backward_margins(graph_of(doubled, box, arithmetic="float64", dtype=torch.float32), x, y)
     assert (least_found(network, box, x, y, torch.float64) >= bound).all()
 
 

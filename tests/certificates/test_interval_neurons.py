@@ -89,6 +89,7 @@ def still_neuron(current: float, threshold: float, z: float, arithmetic: str, le
     layers = [("fc", nn.Linear(1, 1, bias=False)), ("act", LIF(leak=leak, threshold=threshold)), ("out", Readout(1, 2, "rate"))]
     network = SpikingNetwork(task, OrderedDict(layers), steps=4, sequence=False)
     nn.init.constant_(network.fc.weight, current)  # pyright: ignore
+    network = network.double() if arithmetic == "float64" else network
     return network, graph_of(network, Box(z), arithmetic=arithmetic), torch.ones(1, 1)  # pyright: ignore
 
 

@@ -97,10 +97,10 @@ def test_rungs_are_in_order_and_at_zero_they_meet(name: str, digits: Splits, tmp
 
 def test_records_say_what_was_done(digits: Splits) -> None:
     network, split = trained("mlp", digits)
-    records = ladder(network, split, [Box(0.01, "all", 0.001)], samples=10, rungs=Rungs(("intervals",), "float64", 2, 1, 1), seed=3)
+    records = ladder(network, split, [Box(0.01, "all", 0.001)], samples=10, rungs=Rungs(("intervals",), "exact", 2, 1, 1), seed=3)
     box = {"name": "box", "z": 0.01, "parameters": "all", "eps": 0.001}
     proved = next(r for r in records if r.metric == "certified")
-    assert proved.perturbation == {**box, "bounds": "intervals", "arithmetic": "float64"}
+    assert proved.perturbation == {**box, "bounds": "intervals", "arithmetic": "exact"}
     assert proved.seed is None
     attacked = next(r for r in records if r.perturbation.get("attack") == "per-sample")
     assert attacked.perturbation == {**box, "attack": "per-sample", "steps": 2, "restarts": 1, "points": 1}

@@ -13,9 +13,9 @@ from noiseproof.certificates.spiking import spiking_margins
 from noiseproof.certificates.spiking_backward import _Cases, _forward, backward, spiking_backward_margins
 from noiseproof.data import Task
 from noiseproof.errors import NoiseproofError
-from noiseproof.networks import LSNN, MLP, SpikingNetwork
+from noiseproof.networks import LSNN, MLP, SpikingNetwork, WideResNet
 from noiseproof.networks._spiking import Readout, Residual
-from noiseproof.neurons import LIF
+from noiseproof.neurons import LIF, Recurrent
 from noiseproof.parameters import select
 
 IMAGES = Task("images", (1, 4, 4), 3, (0.3,), (0.5,), (0.0, 1.0))
@@ -35,10 +35,16 @@ NETWORKS = {
     "alif": (MLP(hidden=(8, 6), steps=6, **ALIF), IMAGES),
     "alif, dead": (MLP(hidden=(8, 6), refractory=1, steps=6, **ALIF), IMAGES),
     "latency": (MLP(hidden=(8, 6), neuron="lif", coding="latency", steps=5), IMAGES),
-    "convolutions": (None, IMAGES),
     "lsnn": (LSNN(units=6, tau=3.0, threshold=0.05), SEQUENCES),
     "lsnn, lif": (LSNN(units=6, neuron="lif", tau=3.0, threshold=0.1), SEQUENCES),
 }
+BUILT = {
+    "convolutions": lambda: convolutions(),
+    "still shortcut": lambda: still_shortcut(LIF(leak=0.9)),
+    "still shortcut, recurrent": lambda: still_shortcut(Recurrent(LIF(leak=0.9, reset="hard"), 4)),
+    "readout of both signs": lambda: readout_of_both_signs(),
+}
+NETWORKS |= dict.fromkeys(BUILT, (None, IMAGES))
 
 
 def convolutions(steps=3):
@@ -53,12 +59,30 @@ def convolutions(steps=3):
     return SpikingNetwork(IMAGES, layers, steps=steps, sequence=False)
 
 
+def still_shortcut(neurons):
+    """A still node that a still layer takes, and a sum that changes in time: the shortcut."""
+    body = nn.Sequential(OrderedDict(a=nn.Linear(4, 4), neurons=neurons, b=nn.Linear(4, 4)))
+    layers = OrderedDict(
+        flatten=nn.Flatten(), first=nn.Linear(16, 4), block=Residual(body, nn.Identity(), LIF(leak=0.9)), out=Readout(4, 3, "sum")
+    )
+    return SpikingNetwork(IMAGES, layers, steps=6, sequence=False)
+
+
+def readout_of_both_signs():
+    """Batch norm before the readout."""
+    layers = OrderedDict(
+        flatten=nn.Flatten(), first=nn.Linear(16, 6), lif=LIF(leak=0.9), norm=nn.BatchNorm1d(6), out=Readout(6, 3, "last", leak=0.8)
+    )
+    layers["norm"].running_mean.uniform_(0.2, 0.8)
+    return SpikingNetwork(IMAGES, layers, steps=6, sequence=False)
+
+
 def made(name, samples=4):
     """A network whose neurons fire, samples, and the classes that it gives them."""
     architecture, task = NETWORKS[name]
     generator = torch.Generator().manual_seed(1)
     torch.manual_seed(1)
-    network = (architecture.build(task, generator) if architecture else convolutions()).eval()
+    network = (architecture.build(task, generator) if architecture else BUILT[name]()).eval()
     with torch.no_grad():
         for parameter_name, parameter in network.named_parameters():
             if parameter.ndim > 1:
@@ -205,6 +229,45 @@ def test_the_sum_over_time_comes_before_the_absolute_value():
     rounded = spiking_backward.Linear(spiking_backward.dense, linear.weight, slack=0.1)
     handed, constant = spiking_backward.through_linear(rounded, value, a)
     assert float((handed * value.low[:, None]).sum() + constant) == pytest.approx(-0.4)
+
+
+def test_a_still_shortcut_of_a_wide_resnet_is_counted_once_a_step():
+    task = Task("images", (1, 8, 8), 3, (0.0,), (1.0,), (0.0, 1.0))
+    settings = {"neuron": "lif", "steps": 8, "depth": 10, "widen": 1, "readout": "sum", "leak": 1.0}
+    for seed in (0, 3):
+        network = WideResNet(**settings).build(task, torch.Generator().manual_seed(seed)).eval()
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.mul_(1.5 if parameter.ndim > 1 else 1.0)
+            torch.manual_seed(seed)
+            x = torch.rand(2, 1, 8, 8)
+            y = network(x).argmax(1)
+            found = bounds(graph_of(network, Box(1e-3, "*threshold")), x, y, always=True)
+        assert bool((found <= margins(network, dict(network.named_parameters()), x, y)).all())
+
+
+def test_the_input_of_a_recurrent_layer_is_rounded_in_the_sum_over_its_spikes():
+    # at step 1 a float32 sum that starts with the input of 1024 loses a thousand small products, one by one
+    units, driven, small = 2001, slice(1, 1001), torch.tensor(0.45 * 2.0**-15)
+    total = torch.tensor(1024.0)
+    for _ in range(1000):
+        total = total + small
+    assert total == 1024
+    task = Task("sequences", (2, 2), 2, (0.0, 0.0), (1.0, 1.0), (0.0, 2.0))
+    neurons = Recurrent(LIF(leak=1.0, threshold=1.0, per="neuron", shape=(units,)), units)
+    layers = OrderedDict(first=nn.Linear(2, units, bias=False), act=neurons, out=Readout(units, 2, "sum"))
+    network = SpikingNetwork(task, layers, steps=2, sequence=True).eval()
+    with torch.no_grad():
+        params = dict(network.named_parameters())
+        for name in ("first.weight", "act.weight", "out.weight", "out.bias"):
+            params[name].zero_()
+        params["first.weight"][0, 0], params["first.weight"][driven, 1] = 1024.0, 8.0
+        params["act.weight"][0, driven] = small
+        params["act.neuron.threshold"][0] = 1024.0  # in real numbers it fires
+        params["out.weight"][0, 0] = 1.0
+        x = torch.tensor([[[0.0, 1.0], [1.0, 0.0]]])
+        assert float(bounds(graph_of(network, Box(0.0), arithmetic="exact"), x, torch.tensor([0]))[0, 1]) == pytest.approx(1.0)
+        assert float(bounds(graph_of(network, Box(0.0)), x, torch.tensor([0]), always=True)[0, 1]) <= 0
 
 
 def test_parts_below_one_are_refused():

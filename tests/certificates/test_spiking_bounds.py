@@ -16,6 +16,7 @@ from noiseproof.certificates._interval import Interval
 from noiseproof.certificates._spikes import SpikeBounds
 from noiseproof.certificates.intervals import interval_logits, interval_margins, interval_spikes
 from noiseproof.certificates.spiking import spiking_layers, spiking_logits, spiking_margins
+from noiseproof.certificates.spiking_backward import _Cases, _forward, backward
 from noiseproof.data import Task
 from noiseproof.errors import NoiseproofError
 from noiseproof.networks import CNN, LSNN, MLP, VGG5, ResNet12, SpikingNetwork
@@ -210,6 +211,68 @@ def exactly(network: SpikingNetwork, x: Tensor) -> None:
     logits = spiking_logits(graph, x)
     torch.testing.assert_close(logits.low, run.logits, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(logits.high, run.logits, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("neuron", ["soft-next", "soft", "hard", "alif"])
+def test_exact_bounds_round_in_the_order_of_the_network(neuron: str) -> None:
+    # tenths, that float64 has not: λ·v + I − q meets the threshold in one order of the sum and not in the other; one current a step
+    for seed in range(8):
+        torch.manual_seed(seed)
+        layers: dict[str, nn.Module] = {"in": nn.Linear(5, 16, bias=False)}
+        if neuron == "alif":
+            layers["act"] = ALIF(tau=3.0, tau_adaptation=2.0, beta=1.0, threshold=0.3, refractory=0)
+        else:
+            layers["act"] = LIF(leak=1.0, threshold=0.3, reset=neuron)  # pyright: ignore[reportArgumentType]
+        layers["out"] = Readout(16, 3, "sum")
+        task = Task("sequences", (STEPS, 5), 3, (0.0,) * 5, (1.0,) * 5, (0.0, 1.0))
+        network = SpikingNetwork(task, OrderedDict(layers), steps=STEPS, sequence=True).eval().double()
+        for name, value in network.named_parameters():
+            value.data = (torch.randn(16, 5).double() * 3).round() / 10 if name == "in.weight" else value.detach()
+        dict(network.named_parameters())["act.threshold"].data.fill_(0.3)
+        x = torch.nn.functional.one_hot(torch.randint(5, (16, STEPS)), 5).double()
+        exactly(network, x)
+        (found,) = spiking_layers(graph_of(network, Box(z=0.0), arithmetic="exact"), x).values()
+        assert torch.equal(found.potential.low, network.run(x, record=("membrane",)).traces["membrane"]["act"])
+
+
+def test_a_membrane_that_was_large_may_differ_from_its_sum_over_time_by_what_it_was() -> None:
+    x = torch.tensor([[[-1e8 / 3], [1e8 / 3 + 1]]], dtype=torch.float64)
+    for seed in range(12):
+        torch.manual_seed(seed)
+        layers: dict[str, nn.Module] = {"in": nn.Linear(1, 1, bias=False), "act": LIF(leak=1.0), "out": Readout(1, 3, "sum")}
+        task = Task("one", (2, 1), 3, (0.0,), (1.0,), (-1e9, 1e9))
+        network = SpikingNetwork(task, OrderedDict(layers), steps=2, sequence=True).eval().double()
+        params = dict(network.named_parameters())
+        nn.init.uniform_(params["in.weight"], 0.1, 1.0)
+        # at the second step h is the threshold, as the network rounds it: no spike
+        params["act.threshold"].data = network.run(x, record=("membrane",)).traces["membrane"]["act"][1, 0, 0]
+        graph = graph_of(network, Box(z=0.0), arithmetic="exact")
+        (found,) = spiking_layers(graph, x).values()
+        assert not bool(found.spikes.high.any())
+
+
+@pytest.mark.parametrize("how", ["rate", "sum", "last"])
+def test_a_readout_of_both_signs_is_rounded_by_its_terms(how: str) -> None:
+    # half of the steps give one half, the others less one half: their sum is nothing, the rounding of its terms is not
+    neuron = DLIF(steps=64, on="input", reset="hard", leak=1e-3, threshold=0.5)
+    neuron.a.data = torch.ones(64)
+    neuron.a.data[32:] = -1.0
+    norm = nn.BatchNorm1d(1)
+    torch.nn.init.constant_(norm.running_mean, 0.5)  # pyright: ignore[reportArgumentType]
+    layers = {"in": nn.Linear(1, 1, bias=False), "act": neuron, "norm": norm, "out": Readout(1, 2, how, bias=False)}  # pyright: ignore
+    network = SpikingNetwork(Task("one", (1,), 2, (0.0,), (1.0,), (0.0, 1.0)), OrderedDict(layers), steps=64, sequence=False).eval()
+    torch.nn.init.constant_(layers["in"].weight, 1.0)  # pyright: ignore[reportArgumentType]
+    torch.nn.init.constant_(layers["out"].weight, 1.0)  # pyright: ignore[reportArgumentType]
+    x, y = torch.ones(1, 1), torch.tensor([0])
+    slack = 64 * 2.0**-24 * (0.5 / 64 if how == "rate" else 0.5) * 64
+    for z in (0.0, 0.25):
+        graph = graph_of(network, Box(z, "out.weight"))
+        with torch.no_grad():
+            walked = backward(_forward(_Cases(graph, x, {})), y, torch.tensor([[1]]))[0]
+            found = [interval_margins(graph, x, y)[0, 1], spiking_margins(graph, x, y)[0, 1], walked[0, 0]]
+        # two sums, each off by this much, with weights up to 1 + z
+        assert max(found) <= -2 * slack * (1 + z)
+        assert min(found) >= -10 * slack
 
 
 def with_ties(network: SpikingNetwork) -> SpikingNetwork:

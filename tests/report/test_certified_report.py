@@ -9,14 +9,15 @@ import pytest
 from made_up import attacked, chip_records, falling
 
 from noiseproof import report
-from noiseproof.certificates.devices import chips_still_needed, coverage, failure_rate_bound, half_width_for, mismatch_covered
+from noiseproof.certificates.devices import chips_needed, coverage, failure_rate_bound, half_width_for, mismatch_covered
 from noiseproof.checklist import checked
 from noiseproof.errors import NoiseproofError
 from noiseproof.records import Record
 from noiseproof.report import certified_ladders
 from noiseproof.report.attacked import tables as attack_tables
-from noiseproof.report.certified import statements, tables
-from noiseproof.report.device_statements import down, up
+from noiseproof.report.certified import Asked, legend, notes, statements, tables
+from noiseproof.report.device_chips import up
+from noiseproof.report.device_statements import down
 from noiseproof.report.findings import findings
 from noiseproof.report.reading import read
 from noiseproof.statistics import clopper_pearson
@@ -49,7 +50,13 @@ def boxed(run: str, *, n=200, parameters="weights", strength=1.0, kind="plain", 
 
 def chips(run: str, fall: float, number=100, levels=(0.001, 0.1, 0.2), **settings) -> list[Record]:
     draws = {zeta: falling(0.9, fall * zeta, number) for zeta in levels}
-    return chip_records(run, draws, parameters=settings.pop("parameters", "weights"), **settings)
+    return fixed(chip_records(run, draws, parameters=settings.pop("parameters", "weights"), **settings))
+
+
+def fixed(records: list[Record]) -> list[Record]:
+    """The records of chips, with how many there were to be before them."""
+    numbers = {str(r.perturbation): replace(r, metric="chips_fixed", value=float((r.chip or 0) + 1), chip=None) for r in records}
+    return [*numbers.values(), *records]
 
 
 def page(runs, tmp_path, **options) -> str:
@@ -125,7 +132,7 @@ def test_a_proof_that_an_attack_breaks_is_an_alarm(make_run):
 
 
 def test_statements_of_chips_are_corrected_for_the_levels(runs):
-    found, _ = statements(runs[:1], required=0.5, confidence=0.95)
+    found, _ = statements(runs[:1], Asked(required=0.5))
     assert len(found.rows) == 3
     for cell in column(found, "Below 50 %"):
         assert cell.value == pytest.approx(failure_rate_bound(0, 100, 1 - 0.05 / 3))
@@ -138,15 +145,15 @@ def test_statements_of_chips_are_corrected_for_the_levels(runs):
 
 def test_where_chips_fail_no_number_of_chips_is_promised(make_run):
     values = [0.9] * 90 + [0.5] * 10
-    run = make_run(chip_records("a", {0.1: values, 0.2: [0.9] * 99 + [0.5], 0.3: [0.5] * 100}, parameters="weights"))
-    (table,) = statements([run], required=0.8)
-    assert [cell.text for cell in column(table, "Still needed")] == ["–", f"{chips_still_needed(1, 100, 0.001, 1 - 0.05 / 3):,}", "–"]
+    run = make_run(fixed(chip_records("a", {0.1: values, 0.2: [0.9] * 99 + [0.5], 0.3: [0.5] * 100}, parameters="weights")))
+    (table,) = statements([run], Asked(required=0.8))
+    assert [cell.text for cell in column(table, "Fresh chips")] == ["–", f"{chips_needed(0.001, 1 - 0.05 / 3):,}", "–"]
     rates = [failure_rate_bound(k, 100, 1 - 0.05 / 3) for k in (10, 1)]
     assert [cell.text for cell in column(table, "That is")] == [*(f"{math.floor(1 / rate)}" for rate in rates), "–"]
 
 
 def test_certified_boxes_say_how_many_chips_they_cover(runs):
-    _, table = statements(runs[:1], required=0.5)
+    _, table = statements(runs[:1], Asked(required=0.5))
     zeta = down(mismatch_covered(0.999, MOVING, 0.01))
     row = next(row for row in table.rows if row[1].value == 0.01)
     assert row[4].value == zeta
@@ -165,15 +172,120 @@ def test_a_box_on_weights_covers_no_mismatch_on_all_parameters(make_run):
     assert statements([wider])[1].rows[0][-1].text == "99.99"
 
 
+def test_where_mismatch_varies_more_than_the_box_nothing_is_covered(make_run, tmp_path):
+    run = make_run([*boxed("a", widths=(0.01,)), *chips("a", 0.1, levels=(0.001,), parameters="all")])
+    _, table = statements([run])
+    assert [cell.text for cell in column(table, "ζ covered")] == ["–"]
+    assert table.caption.endswith("for mismatch of the parameters that move in the box alone")
+    assert "lie in the box" not in page([run], tmp_path)
+
+
+def test_chips_whose_number_was_not_fixed_bound_nothing(make_run):
+    """Added until an interval was narrow, pooled from two seeds, or not all there."""
+    values = [0.9] * 40
+    free = chip_records("a", {0.1: values}, parameters="weights")
+    (table,) = statements([make_run(free)], Asked(required=0.8))
+    assert [cell.text for cell in table.rows[0][2:]] == ["40", "90.0", "–", "–", "–", "–"]
+    (note,) = notes([make_run(free)])
+    assert "chips of seed 0, ζ = 0.1: no bound, as how many there would be was not fixed" in note
+    other = [replace(r, seed=1) for r in fixed(free)]
+    (table,) = statements([make_run([*free, *other])], Asked(required=0.8))
+    assert [(row[2].text, row[2].detail, row[5].detail) for row in table.rows] == [
+        ("40", "seed 0; not fixed", ""),
+        ("40", "seed 1", "0 of 40"),
+    ]
+    (table,) = statements([make_run(fixed(free)[:20])], Asked(required=0.8))
+    assert [cell.text for cell in table.rows[0][2:]] == ["19", "90.0", "–", "–", "–", "–"]
+    assert table.rows[0][2].detail == "seed 0; of 40"
+
+
+def test_of_more_chips_than_were_to_be_the_first_ones_count(make_run):
+    first = fixed(chip_records("a", {0.1: [0.9] * 30}, parameters="weights"))
+    later = [replace(r, chip=30 + (r.chip or 0), value=0.1) for r in first if r.chip is not None]
+    (table,) = statements([make_run([*first, *later])], Asked(required=0.8))
+    assert (table.rows[0][2].text, table.rows[0][3].text, table.rows[0][5].detail) == ("30", "90.0", "0 of 30")
+
+
+def test_boxes_of_several_shapes_are_told_apart(make_run, tmp_path):
+    run = make_run([*boxed("a", widths=(0.001, 0.01)), *boxed("a", widths=(0.03,), parameters="all", moving=MOVING + 200)])
+    (table,) = statements([run])
+    assert [cell.detail for cell in column(table, "Parameters")] == ["all parameters", "weights only", "weights only"]
+    text = page([run], tmp_path)
+    # the middle width of each shape
+    assert "lie in the box z = 0.001," in text
+    assert "lie in the box z = 0.03," in text
+    assert len(statements([run], parameters="all")[0].rows) == 1
+
+
+def test_another_arithmetic_is_marked_and_says_nothing_of_chips(make_run, tmp_path):
+    records = [r for r in boxed("a", widths=(0.01,)) if r.perturbation.get("bounds") in (None, "intervals")]
+    exact = [replace(r, perturbation={**r.perturbation, "arithmetic": "exact"}) if "bounds" in r.perturbation else r for r in records]
+    run = make_run([*exact, *chips("a", 0.1)])
+    assert column(tables([run])[0], "Certified")[0].detail.startswith("exact arithmetic; ")
+    assert len(statements([run])) == 1
+    assert "for standard (exact arithmetic alone)" in " ".join(findings(read([run])))
+    assert "for exact arithmetic alone at z = 0.01" in page([run], tmp_path)
+
+
+def test_different_numbers_of_samples_are_neither_joined_nor_ranked(make_run, tmp_path):
+    runs = [
+        make_run([*boxed("a", widths=(0.001, 0.01)), *boxed("a", widths=(0.03,), n=50)], kind="standard"),
+        make_run(boxed("b", widths=(0.01,), n=100), kind="awp"),
+    ]
+    assert [(t.caption.rsplit(", ")[-1], [row[1].value for row in t.rows]) for t in tables(runs)] == [
+        ("200 test samples", [0.001, 0.01]),
+        ("100 test samples", [0.01]),
+        ("50 test samples", [0.03]),
+    ]
+    said = " ".join(findings(read(runs)))
+    assert "The share of 200 test samples that is proved right on every chip in the box z = 0.001" in said
+    assert "awp" not in said.partition("The share of")[2]
+    text = page(runs, tmp_path)
+    assert "(weights only, 50 test samples)" in text
+    assert "50 to 200" not in text.partition('<section aria-labelledby="box-0">')[2]
+
+
+def test_the_counts_of_chips_are_those_of_the_rows(make_run, tmp_path):
+    few = [*boxed("a"), *chips("a", 0.1, number=5)]
+    many = [*boxed("b"), *chips("b", 0.1, number=80)]
+    text = page([make_run(few), make_run(many, kind="awp"), make_run([*boxed("c")], kind="sam")], tmp_path)
+    assert "what 5 to 80 chips did" in text
+    assert "were measured, 2 of them on 5 to 80 simulated chips a level." in text
+
+
+def test_the_interval_presumes_a_random_order(runs, tmp_path):
+    assert "data stand in random order" in " ".join(page(runs, tmp_path).split())
+
+
 def test_the_chapters_say_what_is_proved(runs, tmp_path):
     text = page(runs, tmp_path, required=0.8)
     assert "What no chip in the box can do" in text
     assert "What at most one chip in so many will do" in text
     assert "The ladder of weight-adversary" in text
-    assert "all levels of one network together with 95 %" in text
+    assert "all levels of one network and seed of chips together with 95 %" in text
+    assert "what 100 chips did" in text
     assert "Certified z = 0.01" in text
     assert "Below 80 %" in text
-    assert "standard, seed 1: At least 99.90 % of chips under mismatch ζ = 0.00174 lie in the box z = 0.01" in text
+    assert "standard, seed 1: At least 99.90 % of chips under mismatch ζ = 0.00174 of these 109,000 parameters alone lie in" in text
+
+
+def test_of_many_boxes_the_middle_ones_stand_open(runs, make_run, tmp_path):
+    """Fifteen rows are many: those of z = 0.01 are read, the others wait behind a click."""
+    text = page([*runs, make_run(boxed("c"), kind="awp")], tmp_path)
+    for chapter, folded in (("box-0", "The ladder at all half-widths"), ("devices", "From certified boxes of all half-widths")):
+        shown, _, rest = text.partition(f'<section aria-labelledby="{chapter}">')[2].partition("</section>")[0].partition("<details")
+        assert folded in rest
+        assert shown.count('data-value="0.01"') >= 3
+        assert 'data-value="0.03"' not in shown
+    few = page([make_run([*boxed("z"), *chips("z", 0.1)])], tmp_path)
+    assert "all half-widths" not in few
+
+
+def test_the_command_line_says_what_its_heads_mean(runs):
+    found = [*tables(runs), *statements(runs, Asked(required=0.5))]
+    assert [line.partition(":")[0] for line in legend(found)] == ["Certified", "Mean", "Fresh chips", "ζ covered", "Box needed"]
+    assert [line.partition(":")[0] for line in legend(statements(runs[:1])[:1])] == ["Mean", "Box needed"]
+    assert not any("for sure" in f"{c.title} {c.detail}" for table in found for c in table.columns)
 
 
 def test_several_tasks_and_shapes_have_chapters_of_their_own(make_run, tmp_path):
@@ -224,11 +336,19 @@ def test_attacks_on_inputs_pass_boxes_over(make_run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"), [({"confidence": 1.0}, "confidence is 1.0"), ({"required": 85.0}, "85"), ({"wanted": 0.0}, "wanted")]
+    ("options", "said"),
+    [
+        ({"confidence": 1.0}, "confidence is 1.0"),
+        ({"required": 85.0}, "required accuracy is 85"),
+        ({"failure_rate": 0.0}, "failure_rate is 0.0"),
+        ({"failure_rate": 1.0}, "failure_rate is 1.0"),
+    ],
 )
-def test_what_cannot_be_stated_is_refused(runs, options, said):
+def test_what_cannot_be_stated_is_refused(runs, tmp_path, options, said):
     with pytest.raises(NoiseproofError, match=said):
-        statements(runs, **options)
+        Asked(**options)
+    with pytest.raises(NoiseproofError, match=said):
+        page(runs, tmp_path, **options)
 
 
 def test_numbers_are_rounded_to_the_safe_side():

@@ -12,6 +12,7 @@ from made_up import METHODS, TIMES, chip_records, cost, everything, on_grid, on_
 from noiseproof import report
 from noiseproof.records import Record
 from noiseproof.report import budgets, figures, sections, sweep_figures, sweeps, tables
+from noiseproof.report.device_chips import Asked
 from noiseproof.report.numbers import p_value
 from noiseproof.report.quantities import level_text, span
 from noiseproof.report.reading import Method, read, tasks
@@ -150,7 +151,7 @@ def test_a_sweep_of_one_setting(trained):
     assert drawn is not None
     assert "ζ = 0.3: 61.0 at 0.1, 62.5 at 0.25, 70.0 at 1 (standard: 50.0)" in drawn.picture
     assert [text for _, text in drawn.legend] == ["ζ = 0.3", "ζ = 0.5"]
-    titles = [s.title for s in sections.sections(methods, None)]
+    titles = [s.title for s in sections.sections(methods, Asked())]
     assert "weight-adversary: sweep of β_rob" in titles
     beside = sweep_figures.against_others(noise, 0.3, sweep, methods[:2], "y")
     assert "dropout: 55.0 %" in beside.picture
@@ -164,7 +165,7 @@ def test_two_settings_of_the_training_make_a_grid(trained):
     found, (plane,) = sweeps.sweeps_and_planes(methods)
     assert found == ()
     assert (plane.rows, plane.columns) == ((0.1, 0.3), (0.1, 0.2, 0.4))
-    (section,) = [s for s in sections.sections(methods, None) if s.heats]
+    (section,) = [s for s in sections.sections(methods, Asked()) if s.heats]
     assert section.title == "weight-adversary: grid of ζ_attack and β_rob"
     assert "For comparison at mismatch ζ = 0.3: standard 50.0 %." in section.text
     (heat,) = section.heats
@@ -175,7 +176,7 @@ def test_of_many_levels_of_a_grid_one_is_open(trained):
     at = {z: 0.9 - z for z in (0.1, 0.2, 0.3, 0.5, 0.7)}
     settings = [{**ADVERSARY, "beta_rob": b, "zeta_attack": z} for b in (0.1, 0.2) for z in (0.1, 0.3)]
     methods = trained([("weight-adversary", each, at) for each in settings])
-    (section,) = [s for s in sections.sections(methods, None) if s.heats]
+    (section,) = [s for s in sections.sections(methods, Asked()) if s.heats]
     assert [heat.caption for heat in section.heats] == ["mismatch ζ = 0.3"]
     assert [heat.caption for heat in section.folded] == [f"mismatch ζ = {z}" for z in (0.1, 0.2, 0.5, 0.7)]
 
@@ -245,7 +246,7 @@ def test_training_noise_and_test_noise(trained):
     drawn = sweep_figures.unmatched(noise, groups["weight-adversary"], "x")
     assert [text for _, text in drawn.legend] == ["trained without noise", "trained at 0.1", "trained at 0.5"]
     assert "test noise equal to training noise: 85.0 % at 0.1, 85.0 % at 0.5" in drawn.picture
-    assert "Training noise and test noise: mismatch" in [s.title for s in sections.sections(methods, None)]
+    assert "Training noise and test noise: mismatch" in [s.title for s in sections.sections(methods, Asked())]
 
 
 def test_training_noise_on_other_parameters_is_not_the_test_noise(make_run):
@@ -388,7 +389,7 @@ def test_courses_of_weights_and_under_noise(make_run):
         {"name": "weight-attack", "zeta": 0.1, "norm": "linf"},
     ):
         records += [Record("r", "accuracy", 0.5, 100, "validation", perturbation=noise, at={"epoch": e}) for e in (1, 2)]
-    (section,) = sections.sections(read([make_run(records)]), None)
+    (section,) = sections.sections(read([make_run(records)]), Asked())
     assert [drawing.title for drawing in section.drawings] == [
         "Size of the weights during training",
         "Accuracy under noise during training (gaussian, s = 0.1)",
@@ -405,7 +406,7 @@ def test_landscapes_of_training_data_are_shown_apart(make_run):
             Record("r", "cross_entropy", steep * a * a, 10, split, perturbation=noise, at={"alpha": a, "direction": 0}) for a in (-1, 0, 1)
         ]
 
-    found = sections.sections(read([make_run([*along("test", 1.0), *along("train", 0.5)])]), None)
+    found = sections.sections(read([make_run([*along("test", 1.0), *along("train", 0.5)])]), Asked())
     landscape = next(s for s in found if s.title == "Loss landscape")
     assert [(table.caption, table.rows[0][1].value) for table in landscape.tables] == [
         ("Slope of the loss landscape (ζ = 0.2)", 1.0),

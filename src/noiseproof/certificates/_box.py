@@ -12,7 +12,7 @@ from noiseproof.parameters import select
 
 @dataclass(frozen=True)
 class Box:
-    """All chips whose parameters lie within z of the nominal ones, |θ' − θ| ≤ z|θ|, and all inputs within ε of x.
+    """All chips whose parameters lie within z of the nominal ones, |θ' − θ| ≤ z|θ|, and all inputs within ε of x, x itself among them.
 
     The box of `noiseproof.attacks.WeightAttack(zeta=z)`. Intervals let every use of a parameter move by itself; backward bounds know
     that a convolution has one weight for all places. A relative box on weights is the same before and after batch norm is folded
@@ -30,7 +30,7 @@ class Box:
     z: float = 0.01
     # which move: weights | all | patterns of names
     parameters: str = "weights"
-    # largest change of an input in the unit of the data; inputs stay within the data's own bounds
+    # largest change of an input in the unit of the data; inputs stay within the data's own bounds, or go no farther out than x
     eps: float = 0.0
 
     def __post_init__(self) -> None:

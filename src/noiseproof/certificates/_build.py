@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from noiseproof.certificates._box import Box
+from noiseproof.certificates._checks import check_arithmetic, check_modules, check_shape, given_parameters
 from noiseproof.certificates._graph import Apply, Graph, Linear, MaxPool, Neurons, Node, Op, Readout
 from noiseproof.certificates._layers import LAYERS
 from noiseproof.certificates._rounding import Arithmetic, Rounding
@@ -20,7 +21,7 @@ from noiseproof.networks import Network, SpikingNetwork
 from noiseproof.neurons import Neuron
 from noiseproof.neurons.equation import Constants
 from noiseproof.neurons.neuron import _Spread
-from noiseproof.parameters import Params, parameters_of
+from noiseproof.parameters import Params
 
 
 def graph_of(
@@ -31,19 +32,27 @@ def graph_of(
     arithmetic: Arithmetic = "float32",
     dtype: torch.dtype = torch.float64,
     shape: Sequence[int] | None = None,
+    proving: bool = True,
 ) -> Graph:
     """Return the operations of a network of noiseproof or of an adapted one, as in inference, with the box around `params`.
 
-    `params`: other parameters than the network's own; their gradients are kept, but for those of the neurons. `shape`: of one
-    input, which an adapted network does not know by itself.
+    `params`: other parameters than the network's own, an adapted network's under its own names too; their gradients are kept, but
+    for those of the neurons. `shape`: of one input, which an adapted network does not know by itself. `proving`: False for
+    training, where nothing is proved, so that hooks and the like do no harm.
 
-    Raises `NoiseproofError` that names the layer for one that is not known, for Poisson coding (a certificate holds for every
-    draw or for none), for ε with latency coding, for an adapted network without `shape`, and when the box selects nothing.
+    Raises `NoiseproofError` that names the layer for one that is not known, and for hooks, methods put on an object, classes above
+    `Network`, and modules that stay in train mode, as what they do is not read; for parameters of half the digits, or of fewer than
+    `arithmetic` has; for `params` that do not fit; for Poisson coding (a certificate holds for every draw or for none), for ε with
+    latency coding, for another `shape` than the network takes or an adapted one without, and when the box selects nothing.
     """
     if not isinstance(network, Network):
         from noiseproof.certificates._outside import graph_of_adapted
 
-        return graph_of_adapted(network, box, params=params, arithmetic=arithmetic, dtype=dtype, shape=shape)
+        return graph_of_adapted(network, box, params=params, arithmetic=arithmetic, dtype=dtype, shape=shape, proving=proving)
+    if proving:
+        check_modules(network)
+    if shape is not None:
+        check_shape(network, shape)
     steps = _steps(network, box) if isinstance(network, SpikingNetwork) else None
     row = network.shape[1:] if isinstance(network, SpikingNetwork) and network.sequence else network.shape
     builder = Builder(network, box, params, Rounding(arithmetic, dtype), row, steps)
@@ -57,7 +66,8 @@ class Builder:
     def __init__(
         self, network: nn.Module, box: Box, params: Params | None, rounding: Rounding, shape: tuple[int, ...], steps: int | None
     ) -> None:
-        self.params = parameters_of(network) | (params or {})
+        self.params = given_parameters(network, params)
+        check_arithmetic(network, self.params, rounding.arithmetic)
         self.box, self.rounding, self.steps = box, rounding, steps
         self.half_widths = box.half_widths(self.params)
         self.device = next(iter(self.params.values())).device
@@ -102,7 +112,10 @@ class Builder:
             shape = (len(_weight(op.linear)),)
         elif isinstance(op, Linear | MaxPool):
             zeros = torch.zeros(1, *shape, dtype=self.rounding.dtype, device=self.device)
-            shape = tuple((op.apply(zeros, _detached(op.weight)) if isinstance(op, Linear) else op.apply(zeros)).shape[1:])
+            try:
+                shape = tuple((op.apply(zeros, _detached(op.weight)) if isinstance(op, Linear) else op.apply(zeros)).shape[1:])
+            except RuntimeError as error:
+                raise NoiseproofError(f"layer {name} cannot take samples of shape {shape}: {str(error).splitlines()[0]}") from error
         self.nodes.append(Node(name, op, inputs, shape))
         return len(self.nodes) - 1
 
@@ -126,7 +139,12 @@ class Builder:
         return at
 
     def parameter(self, name: str) -> tuple[Tensor, float]:
-        """Return a parameter in the dtype of the bounds, and its relative half-width."""
+        """Return a parameter in the dtype of the bounds, and its relative half-width.
+
+        Raises `NoiseproofError` for what is no parameter of the network.
+        """
+        if name not in self.params:
+            raise NoiseproofError(f"{name} is no parameter of the network, and nothing is known of what it is made from: make it one")
         return self.params[name].to(self.rounding.dtype), self.half_widths.get(name, 0.0)
 
     def weighted(self, name: str, module: nn.Module, apply: Apply, terms: int, channel_dims: int = 0) -> Linear:
@@ -191,14 +209,18 @@ class Builder:
     def ends(self, names: Mapping[str, str], constants: Callable[[Mapping[str, Tensor]], Constants]) -> tuple[Constants, Constants]:
         """Return the least and the largest constants over the box of the parameters `names`, {part: name in the network}.
 
-        `constants`: of the parameters by part, monotone in each; they are called in the arithmetic of the network.
+        `constants`: of the parameters by part, monotone in each; they are called in the arithmetic of the network, whose differences
+        and products are monotone too, at corners that no number of the box lies beyond.
         """
         own = {part: self.in_arithmetic(self.params[name]) for part, name in names.items()}
         moving = [part for part, name in names.items() if self.half_widths.get(name, 0.0) > 0]
         corners = []
-        for signs in itertools.product((-1.0, 1.0), repeat=len(moving)):
-            corners.append(constants(own | {part: own[part] * (1 + sign * self.box.z) for part, sign in zip(moving, signs, strict=True)}))
-        return _hull(corners, self.rounding.dtype, self.rounding.of_step)
+        sides = [_sides(own[part], self.box.z, outwards=self.rounding.own > 0) for part in moving]
+        for chosen in itertools.product(*sides):
+            corners.append(constants(own | dict(zip(moving, chosen, strict=True))))
+        # an error of λ near 1 is one of 1 − λ, and a[t] multiplies it
+        largest = max(1.0, float(own["a"].abs().max()) * (1 + self.box.z)) if "a" in own else 1.0
+        return _hull(corners, self.rounding.dtype, self.rounding.of_step, largest)
 
 
 def named_parts(module: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -234,10 +256,21 @@ def _constants(neuron: Neuron, values: Mapping[str, Tensor], steps: int, spread:
         return twin.constants(steps, spread)
 
 
-def _hull(corners: list[Constants], dtype: torch.dtype, slack: float) -> tuple[Constants, Constants]:
+def _sides(value: Tensor, z: float, *, outwards: bool) -> tuple[Tensor, Tensor]:
+    """Return θ(1 − z) and θ(1 + z) in the arithmetic of θ; `outwards`: rounded away from θ, so that no |θ' − θ| ≤ z|θ| lies beyond."""
+    sides = []
+    for sign in (-1.0, 1.0):
+        side = (value.double() * (1 + sign * z)).to(value.dtype)
+        for _ in range(2 if outwards else 0):  # in float64 1 ± z and the product are both rounded
+            side = torch.nextafter(side, value * (1 + 2 * sign))
+        sides.append(side)
+    return sides[0], sides[1]
+
+
+def _hull(corners: list[Constants], dtype: torch.dtype, slack: float, largest: float) -> tuple[Constants, Constants]:
     """Return the least and the largest of every constant, widened by rounding where the corners differ.
 
-    By rounding of 1 − λ too, whose error is one of numbers near 1; but not below 0.
+    In proportion to the larger end, and at least to `largest`, whose rounding is in 1 − λ or a[t]·(1 − λ); but not below 0.
     """
     ends: tuple[list[Any], list[Any]] = ([], [])
     for values in zip(*corners, strict=True):
@@ -250,7 +283,7 @@ def _hull(corners: list[Constants], dtype: torch.dtype, slack: float) -> tuple[C
             if torch.equal(low, high):
                 high = low
             else:
-                wide = slack * high.abs().clamp_min(1)
+                wide = slack * torch.maximum(low.abs(), high.abs()).clamp_min(largest)
                 low, high = torch.where(low >= 0, (low - wide).clamp_min(0), low - wide), high + wide
         ends[0].append(low)
         ends[1].append(high)

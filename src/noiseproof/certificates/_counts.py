@@ -7,13 +7,16 @@ known of a neuron that has fired k times never mixes with that of one which has 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from noiseproof.certificates._first_layer import reduced
+from noiseproof.certificates._forks import fork
 from noiseproof.certificates._graph import Neurons
 from noiseproof.certificates._interval import Interval, point, through
 from noiseproof.certificates._rows import Filter, filter_of
@@ -28,6 +31,8 @@ class States:
     neuron: Tensor  # which, in the flattened layer
     number: Tensor  # of spikes so far
     carry: Interval  # λ·v − q: what the next step starts from
+    leaked: Interval | None  # λ·v and q apart, where nothing is rounded: the network subtracts q after g·I is added
+    pending: Interval | None
     adaptation: Interval | None  # b of the next step
     dead: Interval | None  # dead steps left
     resets: Interval | None  # d: the sum of the own resets as the membrane has kept them; h = U − d
@@ -37,7 +42,7 @@ class States:
     @property
     def parts(self) -> list[Interval]:
         """All boxes."""
-        some = (self.carry, self.adaptation, self.dead, self.resets, self.drift, *self.traces)
+        some = (self.carry, self.leaked, self.pending, self.adaptation, self.dead, self.resets, self.drift, *self.traces)
         return [part for part in some if part is not None]
 
     def of(self, index: Tensor) -> States:
@@ -48,28 +53,34 @@ class States:
         """Return states of the same kind with other boxes, in the order of `parts`."""
         left = iter(parts)
         carry = next(left)
-        adaptation, dead, resets, drift = (
-            None if part is None else next(left) for part in (self.adaptation, self.dead, self.resets, self.drift)
-        )
-        return States(neuron, number, carry, adaptation, dead, resets, drift, tuple(left))
+        optional = (self.leaked, self.pending, self.adaptation, self.dead, self.resets, self.drift)
+        leaked, pending, adaptation, dead, resets, drift = (None if part is None else next(left) for part in optional)
+        return States(neuron, number, carry, leaked, pending, adaptation, dead, resets, drift, tuple(left))
 
 
-def count_domain(
-    op: Neurons, current: Interval, filtered: Interval | None, filters: tuple[Filter, ...] = ()
-) -> tuple[SpikeBounds, list[Interval]]:
+class Counted(NamedTuple):
+    """What is known of a layer, the rows [T, B, …] of its spikes for every filter, and of which sample a row is a case, [B]."""
+
+    bounds: SpikeBounds
+    rows: list[Interval]
+    samples: Tensor
+
+
+def count_domain(op: Neurons, current: Interval, filtered: Interval | None, filters: tuple[Filter, ...] = (), parts: int = 1) -> Counted:
     """Return what is known of a layer, and the rows [T, B, …] of its spikes for every filter.
 
     `current` [T, B, …]: bounds on the input of every step; `filtered` [T, B, …]: bounds on U, the membrane that is never reset,
-    as `filter_of(op)` makes it. No gain of the filters is negative. Memory: about 30 numbers for each state, of which a neuron
+    as `filter_of(op)` makes it. No gain of the filters is negative. With `parts` a sample may become so many rows, cases that cover its
+    box together (`_forks`): what holds in all of them holds. Memory: about 30 numbers for each state, of which a neuron
     has at most t + 1 at step t.
     """
-    return _Layer(op, current, filtered, filters).run()
+    return _Layer(op, current, filtered, filters, parts).run()
 
 
 class _Layer:
     """One run of the domain over a layer."""
 
-    def __init__(self, op: Neurons, current: Interval, filtered: Interval | None, filters: tuple[Filter, ...]) -> None:
+    def __init__(self, op: Neurons, current: Interval, filtered: Interval | None, filters: tuple[Filter, ...], parts: int) -> None:
         self.op, self.current, self.filtered = op, current, filtered
         self.steps, self.shape = len(current.low), current.low.shape[1:]
         own = filter_of(op, self.steps) if filtered is not None else None
@@ -82,11 +93,13 @@ class _Layer:
         self.tiny, self.tolerance = 4 * self.steps * eps if op.slack else 0.0, 1e4 * eps
         self.one = point(torch.ones(1).to(current.low))
         form, rest = op.form, point(torch.zeros_like(current.low[0]).flatten())
-        neuron = torch.arange(len(rest.low), device=rest.low.device)
+        neuron, apart = torch.arange(len(rest.low), device=rest.low.device), form.reset == "soft-next" and not op.slack
         self.states = States(
             neuron,
             torch.zeros_like(neuron),
             rest,
+            rest if apart else None,
+            rest if apart else None,
             rest if form.adaptive else None,
             rest if form.refractory else None,
             rest if filtered is not None and form.reset != "hard" else None,
@@ -96,8 +109,14 @@ class _Layer:
         nothing = point(torch.zeros_like(current.low[0]))
         # spikes of the step before, and what the own membrane makes of those before it
         self.fired, self.own_row = nothing, nothing
+        self.reach = nothing.low  # the largest |U| so far
 
-    def run(self) -> tuple[SpikeBounds, list[Interval]]:
+        # cases: of which sample each row is one, and from which row it came at every step
+        self.parts, self.samples, self.parents = parts, torch.arange(len(current.low[0]), device=neuron.device), list[Tensor]()
+        each = current.low.new_ones(math.prod(self.shape[1:]))
+        self.influence = each if op.recurrent is None or op.recurrent.weight is None else op.recurrent.weight.detach().abs().sum(0)
+
+    def run(self) -> Counted:
         spikes, potentials, thresholds, rows = [], [], [], []
         for t in range(self.steps):
             potential, threshold, self.fired = self._step(t)
@@ -107,26 +126,38 @@ class _Layer:
             found = self._rows()
             self.own_row = found[-1] if len(found) > len(self.wanted) else self.own_row
             rows.append(found[: len(self.wanted)])
-        bounds = SpikeBounds(_stacked(spikes), _stacked(potentials), _stacked(thresholds), self._numbers())
-        return bounds, [_stacked(list(one)) for one in zip(*rows, strict=True)]
+        fired, h, B = (self._of_last_rows(one) for one in (spikes, potentials, thresholds))
+        found = [self._of_last_rows(list(one)) for one in zip(*rows, strict=True)]
+        return Counted(SpikeBounds(fired, h, B, self._numbers()), found, self.samples)
+
+    def _of_last_rows(self, steps: list[Interval]) -> Interval:
+        """Return what was found at every step for the rows that there are at the end: a case has the past of the row it came from."""
+        row, found = torch.arange(len(self.samples), device=self.samples.device), list[Interval]()
+        for step, parent in zip(reversed(steps), reversed(self.parents), strict=True):
+            found.append(Interval(step.low[row], step.high[row]))
+            row = parent[row]
+        return _stacked(found[::-1])
 
     def _input(self, t: int) -> tuple[Interval, Interval | None, Tensor | float]:
         """Return the input and U at a step, one a state, and the rounding error of the input that is not in it."""
-        taken = Interval(self.current.low[t], self.current.high[t])
-        U = None if self.filtered is None else Interval(self.filtered.low[t], self.filtered.high[t])
+        taken = Interval(self.current.low[t][self.samples], self.current.high[t][self.samples])
+        U = None if self.filtered is None else Interval(self.filtered.low[t][self.samples], self.filtered.high[t][self.samples])
         back, error = self.op.recurrent, 0.0
         if back is not None:
             # the input is one more term of the sum over the own spikes
             error = self._one_each(back.slack * _size(taken)) if back.slack else 0.0
             taken = _plus(taken.widened(back.slack), through(back, self.fired))
             U = None if U is None or self.own_ones is None else _plus(U, through(back, self.own_row, self.own_ones[t]))
-        return self._each(taken), None if U is None else self._each(U), error
+        if U is None:
+            return self._each(taken), None, error
+        self.reach = torch.maximum(self.reach, _size(U))
+        return self._each(taken), self._each(U), error
 
     def _step(self, t: int) -> tuple[Interval, Interval, Interval]:
         taken, U, error = self._input(t)
         gain, slack = self._constant("gain", t), self.op.slack
         driven = _times(gain, taken)
-        h = _plus(self.states.carry, driven.widened(slack))
+        h = self._potential(driven.widened(slack))
         drift = None
         if self.states.drift is not None:
             drift = self.states.drift.high + slack * _size(driven) + _size(gain) * error
@@ -137,14 +168,45 @@ class _Layer:
         rests, fires = h.low <= B.high, h.high > B.low
         if states.dead is not None:
             rests, fires = rests | (states.dead.high > 0), fires & (states.dead.low <= 0)
+        h, B, drift, rests, fires = self._forked(h, B, drift, rests, fires)
         found = self._hull(h), self._hull(B), Interval(1 - self._any(rests), self._any(fires))
         self._next(t, h, B, drift, rests, fires)
         return found
+
+    def _forked(
+        self, h: Interval, B: Interval, drift: Tensor | None, rests: Tensor, fires: Tensor
+    ) -> tuple[Interval, Interval, Tensor | None, Tensor, Tensor]:
+        """Follow both cases of spikes that are not sure, as long as there are parts for them."""
+        parent = torch.arange(len(self.samples), device=self.samples.device)
+        while self.parts > 1:
+            unsure = (self._any(rests) * self._any(fires)).flatten(1) > 0
+            found = fork(self.states.neuron, unsure, self.samples, self.parts, self.influence)
+            if found is None:
+                break
+            self.states = replace(self.states.of(found.states), neuron=found.neuron)
+            h, B = (Interval(a.low[found.states], a.high[found.states]) for a in (h, B))
+            drift = None if drift is None else drift[found.states]
+            rests, fires = rests[found.states] & ~found.firing, fires[found.states] & ~found.silent
+            self.own_row = Interval(self.own_row.low[found.rows], self.own_row.high[found.rows])
+            self.reach = self.reach[found.rows]
+            self.samples, parent = self.samples[found.rows], parent[found.rows]
+            self.shape = torch.Size((len(self.samples), *self.shape[1:]))
+        self.parents.append(parent)
+        return h, B, drift, rests, fires
+
+    def _potential(self, driven: Interval) -> Interval:
+        """Return h = λ·v + g·I − q; rounded as in the network where λ·v and q are known, so that exact bounds of one chip are its run."""
+        h, leaked, q = _plus(self.states.carry, driven), self.states.leaked, self.states.pending
+        if leaked is None or q is None:
+            return h
+        known = (leaked.low == leaked.high) & (q.low == q.high)
+        return Interval(*(torch.where(known, a + b - c, end) for a, b, c, end in zip(leaked, driven, q, h, strict=True)))
 
     def _with_sum(self, h: Interval, U: Interval, drift: Tensor | None) -> tuple[Interval, Tensor | None]:
         """Return h cut with U − d, what is known from the frozen sum over time; states where nothing is left are dropped.
 
         What differs by less than a tolerance is taken as the same: where nothing is rounded outwards two ways to one number differ.
+        They do by roundings of d and of all that U has been so far, which may be far larger than h.
         """
         d = point(torch.zeros_like(h.low)) if self.states.resets is None else self.states.resets
         error = (0.0 if drift is None else drift) + self.tiny * (_size(U) + _size(d))
@@ -152,7 +214,7 @@ class _Layer:
         if self.states.resets is None:  # hard reset: h is U until the first spike
             first = self.states.number == 0
             low, high = torch.where(first, low, -torch.inf), torch.where(first, high, torch.inf)
-        apart = self.tolerance * (1 + _size(h))
+        apart = self.tolerance * (1 + _size(h) + _size(d) + self._one_each(self.reach))
         low, high = torch.where(low > h.low + apart, low, h.low), torch.where(high < h.high - apart, high, h.high)
         left = low <= high + apart
         if not bool(left.all()):
@@ -200,13 +262,15 @@ class _Layer:
             v = Interval((h.low - B.high).clamp_min(0), (h.high - B.low).clamp_min(0))
         else:
             v = h
-        carry = _times(leak, v)
+        carry = leaked = _times(leak, v)
         size = slack * _size(carry)
         carry = carry.widened(slack)
         if fired and form.reset == "soft-next":
             q = B.widened(slack)
             carry, size = Interval(carry.low - q.high, carry.high - q.low), size + slack * _size(B)
         parts = [carry]
+        if old.leaked is not None:
+            parts += [leaked, B if fired else point(zero)]
         if old.adaptation is not None:
             parts.append(self._adapted(t, old, old.adaptation, fired))
         if old.dead is not None:

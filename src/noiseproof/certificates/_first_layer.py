@@ -28,7 +28,7 @@ class Trains(NamedTuple):
         return self.potential.low.shape[1:]
 
     def rows(self, A: Tensor) -> Interval:
-        """Return the least and the largest Σ_t A[m, t] s[t] of every neuron, [M, B, …], for A [M, T]: both are reached."""
+        """Return the least and the largest Σ_t A[m, t] s[t] of every neuron over its trains, [M, B, …], for A [M, T]."""
         return self._hull((self.spikes.to(A.dtype) @ A.mT).mT)
 
     def least(self, A: Tensor) -> Tensor:

@@ -144,9 +144,15 @@ class Graph:
         return self.nodes[-1].op
 
     def inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the ends of all inputs within ε of x [B, …], within the data's bounds, as the first operation takes them."""
+        """Return the ends of all inputs within ε of x [B, …], within the data's bounds, as the first operation takes them.
+
+        x itself is among them where it lies outside the bounds, as in the attacks.
+        """
         x = x.to(self.dtype)
-        low, high = ((x + change).clamp(*self.bounds) for change in (-self.eps, self.eps)) if self.eps else (x, x)
+        if not self.eps:
+            return self.encode(x), self.encode(x)
+        least, largest = x.clamp_max(self.bounds[0]), x.clamp_min(self.bounds[1])
+        low, high = (torch.clamp(x + change, least, largest) for change in (-self.eps, self.eps))
         return self.encode(low), self.encode(high)
 
     def consumers(self, index: int) -> list[int]:

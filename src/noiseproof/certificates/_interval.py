@@ -107,6 +107,16 @@ def margins(linear: Linear, a: Interval, y: Tensor, ones: float = 1.0) -> Tensor
     return margin.scatter(-1, y[:, None], torch.inf)
 
 
+def rounding_of_mixed(linear: Linear, sizes: Tensor, y: Tensor) -> Tensor:
+    """Return what rounding may take from the margins [B, C] of z = Σ_t W'a[t] beyond slack·|W|·|Σ_t a[t]|; `sizes` [B, N]: Σ_t |a[t]|.
+
+    The two sums are rounded each by itself, in proportion to their terms. Where a[t] has one sign the terms add up to |Σ_t a[t]|.
+    """
+    assert linear.weight is not None
+    each = torch.nn.functional.linear(sizes, linear.weight.abs())
+    return linear.slack * (1 + linear.z) * (each + each.gather(1, y[:, None]))
+
+
 def separate_margins(logits: Interval, y: Tensor) -> Tensor:
     """Return lower bounds [B, C] of z_y − z_c from bounds on each logit [B, C]; +∞ at c = y."""
     return (logits.low.gather(-1, y[:, None]) - logits.high).scatter(-1, y[:, None], torch.inf)

@@ -194,6 +194,8 @@ def _neurons(builder: Builder, name: str, module: Any, at: int) -> int:
 def _recurrent(builder: Builder, name: str, module: Any, at: int) -> int:
     weight, z = builder.parameter(f"{name}.weight")
     masked = weight * module.mask.to(weight.dtype)
+    if LAYERS.get(type(module.neuron)) is not _neurons:
+        raise NoiseproofError(f"layer {name}.neuron is {type(module.neuron).__name__}: no bound is known for these neurons")
     own = Linear(dense, masked, None, z, slack=builder.rounding.of_sum(len(weight)))
     return builder.neurons(f"{name}.neuron", module.neuron, at, own)
 

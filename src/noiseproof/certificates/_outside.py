@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 
 from noiseproof.certificates._box import Box
 from noiseproof.certificates._build import Builder, named_parts
+from noiseproof.certificates._checks import check_modules
 from noiseproof.certificates._graph import Graph, Linear, Neurons, Readout
 from noiseproof.certificates._layers import LAYERS, dense
 from noiseproof.certificates._outside_functions import Known, Value, call_function, call_method
@@ -52,6 +53,7 @@ def graph_of_adapted(
     arithmetic: Arithmetic = "float32",
     dtype: torch.dtype = torch.float64,
     shape: Sequence[int] | None = None,
+    proving: bool = True,
 ) -> Graph:
     """Return the operations of an adapted network; `shape`: of one input, [T, …] for sequences.
 
@@ -66,6 +68,8 @@ def graph_of_adapted(
         raise NoiseproofError(f"network is {type(network).__name__}: give a network of noiseproof, others through noiseproof.adapt")
     if shape is None or not len(shape):
         raise NoiseproofError(f"shape is {shape!r}: an adapted network does not know the shape of one input; give it")
+    if proving:
+        check_modules(network)
     row, steps = _in_time(network, tuple(shape))
     builder = OutsideBuilder(network, box, params, Rounding(arithmetic, dtype), row, steps)
     with inference_mode(network):
@@ -151,12 +155,8 @@ class OutsideBuilder(Builder):
     def called(self, name: str, module: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """Add a module as it is called; return what it gives: a `Value`, or a tuple with what else there is.
 
-        Raises `NoiseproofError` for one that is not known, and for state and hooks that nothing here sees.
+        Raises `NoiseproofError` for one that is not known, and for state that nothing here sees.
         """
-        if module._forward_hooks or module._forward_pre_hooks:
-            raise NoiseproofError(f"layer {name} has a forward hook, which may change what it gives: remove it")
-        if "forward" in vars(module):
-            raise NoiseproofError(f"layer {name} is {type(module).__name__} with another forward than that of its class: make it a class")
         outside = library_of(module) is not None and type(module).__module__.partition(".")[0] in LIBRARIES
         if not outside and type(module) not in _OWN and not type(module).__module__.startswith("torch.nn.modules."):
             return _traced(self, name, module, args, options)

@@ -48,14 +48,21 @@ class Call:
     builder: Builder
     name: str
 
+    def node(self, a: Any) -> int:
+        """Return the node that gives a; parameters and constants have none."""
+        if not isinstance(a, Value):
+            what = f"the parameter or constant {a.name}" if isinstance(a, Known) else type(a).__name__
+            raise self.refuse(f"is given {what}: bounds are known for what is computed from the input")
+        return a.node
+
     def shape(self, a: Value) -> tuple[int, ...]:
-        return self.builder.nodes[a.node].shape
+        return self.builder.nodes[self.node(a)].shape
 
     def linear(self, a: Value, apply: Any, weight: Tensor | None = None, terms: int = 1) -> Value:
-        return Value(self.builder.add(self.name, self.builder.fixed(apply, terms, weight), a.node))
+        return Value(self.builder.add(self.name, self.builder.fixed(apply, terms, weight), self.node(a)))
 
     def layer(self, module: nn.Module, a: Value) -> Value:
-        return Value(LAYERS[type(module)](self.builder, self.name, module, a.node))
+        return Value(LAYERS[type(module)](self.builder, self.name, module, self.node(a)))
 
     def refuse(self, why: str) -> NoiseproofError:
         return NoiseproofError(f"{self.name}: {why}")
@@ -75,6 +82,8 @@ class Call:
             known.value if isinstance(known, Known) else torch.tensor(known, dtype=self.builder.rounding.dtype, device=self.builder.device)
         )
         z = known.z if isinstance(known, Known) else 0.0
+        if not bool(torch.isfinite(value).all()):
+            raise self.refuse("a constant is NaN or infinite")
         sizes = [1] * (len(shape) + 1 - value.ndim) + list(value.shape)
         # another dimension in front would be that of the samples
         if len(sizes) > len(shape) + 1 or torch.broadcast_shapes(tuple(sizes), (1, *shape)) != (1, *shape):
@@ -103,7 +112,7 @@ def _call(builder: Builder, name: str, found: Any, what: str, args: tuple[Any, .
         raise NoiseproofError(f"{name} calls {what}: no bound is known for it; known are {known}")
     try:
         return found(Call(builder, name), *args, **options)
-    except (TypeError, RuntimeError, IndexError) as error:
+    except (TypeError, RuntimeError, IndexError, AttributeError) as error:
         reason = str(error).splitlines()[0]
         raise NoiseproofError(f"{name} calls {what} in a way for which no bound is known: {reason}") from error
 
@@ -117,7 +126,7 @@ def _relu_in_place(call: Call, input: Value) -> Value:
 
 
 def _flatten(call: Call, input: Value, start_dim: int = 0, end_dim: int = -1) -> Value:
-    return Value(call.builder.flattened(call.name, start_dim, end_dim, input.node))
+    return Value(call.builder.flattened(call.name, start_dim, end_dim, call.node(input)))
 
 
 def _view(call: Call, input: Value, *shape: Any) -> Value:
@@ -260,7 +269,7 @@ def _conv2d(
 def _weighted(call: Call, input: Value, apply: Any, weight: Known, bias: Known | None, terms: int, dims: int) -> Value:
     added = None if bias is None else bias.value.reshape(1, -1, *[1] * dims)
     op = Linear(apply, weight.value, added, weight.z, 0.0 if bias is None else bias.z, call.builder.rounding.of_sum(terms))
-    return Value(call.builder.add(call.name, op, input.node))
+    return Value(call.builder.add(call.name, op, call.node(input)))
 
 
 def _cat(call: Call, tensors: Any, dim: int = 0) -> Value:

@@ -108,7 +108,7 @@ def _is_step(function: Any, home: str, at: float) -> bool:
     if not (getattr(function, "__module__", "") or "").startswith(home):
         return False
     x = torch.cat((torch.linspace(-2, 2, 400), torch.zeros(1)))
-    with torch.no_grad(), contextlib.suppress(RuntimeError):  # one that draws spikes takes probabilities
+    with torch.no_grad(), contextlib.suppress(Exception):  # one that draws spikes takes probabilities, or a variance
         return torch.equal(function(x), torch.where(x == 0, at, (x > 0).to(x.dtype)))
     return False
 
@@ -127,7 +127,12 @@ def _leaky(builder: Builder, name: str, module: Any) -> _Known:
     if not bool((module.graded_spikes_factor == 1).all()) or isinstance(module.graded_spikes_factor, nn.Parameter):
         raise _refuse(name, "graded_spikes_factor", module.graded_spikes_factor.tolist(), "give 1")
     if not (module.surrogate_disable or _is_step(module.spike_grad, "snntorch.", 0.0)):
-        raise _refuse(name, "spike_grad", getattr(module.spike_grad, "__qualname__", module.spike_grad), "take one of snntorch.surrogate")
+        raise _refuse(
+            name,
+            "spike_grad",
+            getattr(module.spike_grad, "__qualname__", module.spike_grad),
+            "take one of snntorch.surrogate that gives 0 or 1",
+        )
     parts = tuple(part for part in ("beta", "threshold") if isinstance(getattr(module, part), nn.Parameter))
     fixed = {part: builder.in_arithmetic(getattr(module, part)) for part in ("beta", "threshold") if part not in parts}
 

@@ -75,7 +75,7 @@ def constants_of(op: Neurons) -> Constants:
         if low is high:
             return Ends(low[:, None], torch.zeros_like(low[:, None]))
         middle, radius = (low + high) / 2, (high - low) / 2
-        return Ends(middle[:, None], (radius + 2 * op.slack * high.abs())[:, None])
+        return Ends(middle[:, None], (radius + 2 * op.slack * torch.maximum(low.abs(), high.abs()))[:, None])
 
     (leak, theta, gain, beta, rho), others = op.low, op.high
     return Constants(
@@ -90,9 +90,11 @@ def known_of(op: Neurons, found: SpikeBounds, current: Interval) -> Known:
     leak, gain, theta, beta, rho = constants_of(op)
     size_h, size_I = (torch.maximum(i.low.abs(), i.high.abs()) for i in (h, current))
     size_v = torch.cat((torch.zeros_like(size_h[:1]), (size_h + B.high)[:-1]))  # of the step before
-    size_I = size_I[:, None] + _recurrent_size(op.recurrent, spikes)
+    # what comes in is one more term of the sum over the own spikes
+    of_x = 0.0 if op.recurrent is None else op.recurrent.slack * size_I[:, None]
+    size_I = size_I[:, None] + of_x + _recurrent_size(op.recurrent, spikes)
     rounding = op.slack * (leak.largest * size_v + gain.largest * size_I + B.high)
-    error = rounding + leak.radius * size_v + gain.radius * size_I
+    error = rounding + gain.largest * of_x + leak.radius * size_v + gain.radius * size_I
     b, offset, drift = Interval(torch.zeros_like(B.low), torch.zeros_like(B.low)), B, torch.zeros_like(B.low)
     if op.form.adaptive:
         b = _adaptation(op, B)

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from noiseproof.certificates._box import Box
 from noiseproof.certificates._build import graph_of
+from noiseproof.certificates._checks import check_classes, check_samples
 from noiseproof.certificates._graph import Graph, Neurons, ReLU
 from noiseproof.certificates._interval import Interval
+from noiseproof.certificates._precision import full_precision
 from noiseproof.certificates._rounding import Arithmetic
-from noiseproof.errors import NoiseproofError, unknown
+from noiseproof.errors import NoiseproofError, require, unknown
 from noiseproof.networks import adapt
 from noiseproof.parameters import Params, inference_mode
 
@@ -53,6 +55,7 @@ BOUNDS = tuple(_BOUNDS)
 MOST_UNITS = 16384
 
 
+@full_precision()
 def bounds(
     network: nn.Module, x: Tensor, box: Box, how: str = "best", *, params: Params | None = None, arithmetic: Arithmetic = "float32"
 ) -> Interval:
@@ -60,10 +63,11 @@ def bounds(
 
     `how`: intervals, backward, backward-full (networks without spikes), spiking (with spikes), or best, the intersection of the usual ones:
     all that fit, but those that walk back from many units on networks of at most 16,384 alone.
-    `params`: other parameters than the network's own; `arithmetic`: what the network is computed in, whose rounding is counted in:
-    float32, float64, or exact for real numbers. Margins (`margins`) are tighter than what follows from these.
+    `params`: other parameters than the network's own, by name; `arithmetic`: what the network is computed in, whose rounding is counted
+    in: float32, float64 (of a network in float64), or exact for real numbers. Margins (`margins`) are tighter than what follows from these.
 
-    Raises `NoiseproofError` for a layer without a bound, a bound that does not fit, or a box that selects nothing.
+    Raises `NoiseproofError` for a layer without a bound, a bound that does not fit, or a box that selects nothing; for a network in
+    half precision, hooks and whatever else is not read (see docs/certificates.md); for x, y or `params` that do not fit the network.
 
     Example:
         >>> network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
@@ -79,6 +83,7 @@ def bounds(
     return Interval(torch.stack([f.low for f in found]).amax(0), torch.stack([f.high for f in found]).amin(0))
 
 
+@full_precision()
 def margins(
     network: nn.Module,
     x: Tensor,
@@ -103,6 +108,7 @@ def margins(
         (torch.Size([5, 3]), True)
     """
     graph = certifiable(network, x, box, params=params, arithmetic=arithmetic)
+    check_classes(y, len(x), graph.nodes[-1].shape[-1])
     return torch.stack(_what_fits(lambda name: margins_by(graph, name, x, y), chosen_bounds(graph, how))).amax(0)
 
 
@@ -135,16 +141,20 @@ def proved(margins: Tensor) -> Tensor:
     return (margins > 0).all(-1)
 
 
+@full_precision()
 def certifiable(network: nn.Module, x: Tensor, box: Box, *, params: Params | None = None, arithmetic: Arithmetic = "float32") -> Graph:
     """Return the operations of a network, in inference, that takes inputs like x [B, …].
 
     Raises `NoiseproofError` that names the layer for one without a bound.
     """
+    check_samples(x)
+    require(isinstance(box, Box), "box", box, "give a noiseproof.certificates.Box")
     network = adapt(network)
     with inference_mode(network):
         return graph_of(network, box, params=params, arithmetic=arithmetic, shape=tuple(x.shape[1:]))
 
 
+@full_precision()
 def margins_by(graph: Graph, name: str, x: Tensor, y: Tensor) -> Tensor:
     """Return the lower bounds [B, C] of the margins that the bound `name` finds.
 
@@ -165,6 +175,7 @@ def _full_where_open(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
     return found
 
 
+@full_precision()
 def _logits_by(graph: Graph, name: str, x: Tensor) -> Interval:
     bound = _BOUNDS[name]
     with torch.no_grad():
@@ -192,6 +203,7 @@ def chosen_bounds(graph: Graph, how: str) -> tuple[str, ...]:
 
     Raises `NoiseproofError` for one that is not known or does not fit the network.
     """
+    require(isinstance(how, str), "bounds", how, f"give one name of best, {', '.join(BOUNDS)}")
     if how == "best":
         return usual(graph)
     if how not in _BOUNDS:

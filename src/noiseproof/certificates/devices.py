@@ -50,9 +50,11 @@ def yield_bound(passed: int, chips: int, confidence: float = 0.95) -> float:
 
 
 def chips_needed(failure_rate: float, confidence: float = 0.95, failures: int = 0) -> int:
-    """Return how many chips must be simulated so that `failures` of them still show a rate of failing of at most `failure_rate`.
+    """Return how many fresh chips state a rate of failing of at most `failure_rate`, when `failures` of them fail.
 
     The least n with `failure_rate_bound(failures, n, confidence)` ≤ failure_rate; without a failure n = ⌈ln(1−c) / ln(1−p)⌉.
+    A number to plan with: fix it, simulate so many chips of a new seed, and state what these show, whatever they show. Chips that
+    were looked at before do not count again: the statement would be wrong more often than 1 − confidence.
     Raises `NoiseproofError` unless failure_rate and confidence lie in (0, 1) and failures is at least 0.
 
     Source: Clopper and Pearson, Biometrika 26 (1934) 404, solved for n.
@@ -73,20 +75,6 @@ def chips_needed(failure_rate: float, confidence: float = 0.95, failures: int = 
         else:
             high = middle
     return high
-
-
-def chips_still_needed(failures: int, chips: int, failure_rate: float, confidence: float = 0.95) -> int:
-    """Return how many more chips, all of which pass, make the rate of failing at most `failure_rate`; 0 where it is so already.
-
-    n' = chips_needed(failure_rate, confidence, failures) − chips. It is a number to plan with: fix it, simulate so many, and the bound
-    keeps its confidence. To go on until the bound holds does not, as every look is another chance to be wrong.
-    Raises `NoiseproofError` as `failure_rate_bound` and `chips_needed` do.
-
-    >>> chips_still_needed(0, 100, 0.01), chips_still_needed(1, 100, 0.01), chips_still_needed(0, 300, 0.01)
-    (199, 373, 0)
-    """
-    failure_rate_bound(failures, chips, confidence)  # the same checks
-    return max(0, chips_needed(failure_rate, confidence, failures) - chips)
 
 
 def mean_accuracy_bound(values: ArrayLike, confidence: float = 0.95, method: Method = "student-t") -> float:
@@ -195,7 +183,7 @@ def mismatch_covered(coverage: float, parameters: int, z: float) -> float:
 class Statement:
     """What the simulated chips of one network say of all its chips at one level of noise; `state` makes it."""
 
-    chips: int
+    chips: int  # their number was fixed before the first was simulated
     samples: int  # test samples behind every chip's accuracy
     confidence: float  # of this statement at all `levels` together
     levels: int  # levels at which it is made
@@ -217,12 +205,19 @@ class Statement:
         rate = self.failing_at_most
         return None if rate is None or rate >= 1 else math.floor(1 / rate)
 
-    def still_needed(self, failure_rate: float) -> int | None:
-        """Return how many more passing chips make the rate of failing at most `failure_rate`; None without a required accuracy."""
-        if self.passed is None:
+    def fresh_needed(self, failure_rate: float) -> int | None:
+        """Return how many chips of a new seed, none of which fails, state a rate of failing of at most `failure_rate`.
+
+        0 where these chips state it; None without a required accuracy, and where they show that more chips than that fail. The chips
+        of this statement count no more, see `chips_needed`.
+        """
+        if self.passed is None or self.failing_at_most is None:
             return None
         each = simultaneous(self.levels, self.confidence)
-        return chips_still_needed(self.chips - self.passed, self.chips, failure_rate, each)
+        if self.failing_at_most <= failure_rate:
+            return 0
+        failing_at_least = 1 - failure_rate_bound(self.passed, self.chips, each)  # as the rate of passing is at most this bound
+        return None if failing_at_least > failure_rate else chips_needed(failure_rate, each)
 
     def sentence(self) -> str:
         """Return the statement in words, every bound rounded to its safe side."""
@@ -243,8 +238,9 @@ class Statement:
 def state(values: ArrayLike, samples: int, required: float | None = None, confidence: float = 0.95, levels: int = 1) -> Statement:
     """Return what `values` [n], one accuracy in [0, 1] per chip of one network, say of all its chips.
 
-    With `levels` statements made together, each is made at 1 − (1 − confidence)/levels. `required`, an accuracy in [0, 1], must be
-    chosen without looking at these chips. Raises `NoiseproofError` for values, required or confidence out of range.
+    With `levels` statements made together, each is made at 1 − (1 − confidence)/levels. `required`, an accuracy in [0, 1], and n must be
+    chosen without looking at these chips: chips that were added until something held, or picked from several seeds, are no such chips.
+    Raises `NoiseproofError` for values, required or confidence out of range.
 
     Source: `failure_rate_bound`, `mean_accuracy_bound`, `simultaneous`.
 
@@ -289,7 +285,7 @@ class BoxStatement:
 
     def sentence(self) -> str:
         """Return the statement in words, rounded to its safe side."""
-        box, noise = f"the box z = {self.z:.4g} of {self.parameters:,} parameters", f"mismatch ζ = {self.zeta:.4g}"
+        box, noise = f"the box z = {self.z:.4g}", f"mismatch ζ = {self.zeta:.4g} of these {self.parameters:,} parameters alone"
         if self.coverage < HARDLY:
             return f"Of chips under {noise} hardly one lies in {box}: its certificate says nothing of them."
         return (
@@ -302,14 +298,14 @@ def combined(certified: float, samples: int, parameters: int, z: float, zeta: fl
     """Return what a certificate for `certified` (a fraction) of `samples` in the box z says of chips under mismatch ζ.
 
     P(accuracy on these samples ≥ certified) ≥ P(chip in box) = erf(z/(ζ√2))^n: in the box so many are right for sure, outside they may
-    be. Gaussian mismatch is taken at its word, and on no other parameters than those of the box.
+    be. Gaussian mismatch is taken at its word: it moves these parameters alone, and says nothing where others vary too.
     Raises `NoiseproofError` for certified outside [0, 1], no samples, or a negative number.
 
     Source: `coverage` and the certificate.
 
     >>> print(combined(0.6, samples=500, parameters=109_000, z=0.01, zeta=0.0015).sentence())  # doctest: +NORMALIZE_WHITESPACE
-    At least 99.99 % of chips under mismatch ζ = 0.0015 lie in the box z = 0.01 of 109,000 parameters, where each has at least
-    300 of these 500 samples right (60.0 %).
+    At least 99.99 % of chips under mismatch ζ = 0.0015 of these 109,000 parameters alone lie in the box z = 0.01, where each has at
+    least 300 of these 500 samples right (60.0 %).
     """
     require(0 <= certified <= 1, "certified", certified, "give a fraction in [0, 1]")
     require(samples >= 1, "samples", samples, "give a number of samples, at least 1")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from noiseproof.certificates._graph import Add, Graph, Linear, MaxPool, Neurons, Node, Op, Readout, ReLU
-from noiseproof.certificates._interval import Interval, margins, point, separate_margins, through
+from noiseproof.certificates._interval import Interval, margins, point, rounding_of_mixed, separate_margins, through
 from noiseproof.certificates._layers import dense
 from noiseproof.certificates._spikes import SpikeBounds
 from noiseproof.errors import NoiseproofError
@@ -99,8 +99,14 @@ def _margins(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
     if isinstance(last, Linear) and last.apply is dense:
         return margins(last, _final(_walk(graph, x, nodes=-1)), y)
     if isinstance(last, Readout) and last.how != "max":
-        total, ones = _weighted(last, _final(_walk(graph, x, nodes=-1)), graph)
-        return margins(last.linear, total, y, ones)
+        spikes = _final(_walk(graph, x, nodes=-1))
+        total, ones = _weighted(last, spikes, graph)
+        found = margins(last.linear, total, y, ones)
+        mixed = (spikes.low < 0).any(0)
+        if not last.linear.slack or not bool(mixed.any()):
+            return found
+        sizes = point(torch.maximum(spikes.low.abs(), spikes.high.abs()) * mixed)
+        return found - rounding_of_mixed(last.linear, _weighted(last, sizes, graph)[0].high, y)
     return separate_margins(_final(_walk(graph, x)), y)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from noiseproof.certificates._counts import count_domain
 from noiseproof.certificates._first_layer import Trains, still, trains
 from noiseproof.certificates._graph import Add, Graph, Linear, MaxPool, Neurons, Readout, ReLU
-from noiseproof.certificates._interval import Interval, margins, separate_margins
+from noiseproof.certificates._interval import Interval, margins, rounding_of_mixed, separate_margins
 from noiseproof.certificates._rows import Filter, every_step, filter_of, filter_of_readout, through_rows
 from noiseproof.certificates._spikes import SpikeBounds
 from noiseproof.certificates.intervals import _each, _inputs, _plain, _plus, interval_logits, interval_margins
@@ -158,10 +158,8 @@ class _Walk:
         rows = self._rows(source, wanted)
         sizes, F = self._sizes(source, wanted, rows), _each(rows, lambda value: value[0])
         fused = margins(op.linear, F, y, float(wanted.matrix(F.low).sum()))
-        if sizes is not None and bool((F.low < 0).any()):  # what rounding adds to a sum of mixed signs
-            assert op.linear.weight is not None
-            each = torch.nn.functional.linear(sizes[0], op.linear.weight.abs())
-            fused = fused - op.linear.slack * (each + each.gather(1, y[:, None]))
+        if sizes is not None and bool((mixed := (self._steps(source).low < 0).any(0)).any()):
+            fused = fused - rounding_of_mixed(op.linear, sizes[0] * mixed, y)
         return torch.maximum(apart, fused)
 
     def _readout(self) -> tuple[Readout, int]:
@@ -182,8 +180,14 @@ class _Walk:
         own = None if own is not None and op.recurrent is not None and not own.positive else own
         filtered = None if own is None else self._rows(source, own)
         wanted = self._wanted(at)
-        self.bounds[at], rows = count_domain(op, current, filtered, wanted)
+        self.bounds[at], rows = self._counted(at, op, current, filtered, wanted)
         self.sources[at] = _Counted(dict(zip(wanted, rows, strict=True)), self.bounds[at].spikes, self.rounded)
+
+    def _counted(
+        self, at: int, op: Neurons, current: Interval, filtered: Interval | None, wanted: tuple[Filter, ...]
+    ) -> tuple[SpikeBounds, list[Interval]]:
+        """Return what the count domain knows of a layer."""
+        return count_domain(op, current, filtered, wanted)[:2]
 
     def _wanted(self, at: int) -> tuple[Filter, ...]:
         """Return the filters of all that takes the spikes of a layer, through what is between."""

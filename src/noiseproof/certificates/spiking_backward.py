@@ -15,15 +15,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from noiseproof.certificates._counts import count_domain
 from noiseproof.certificates._first_layer import Trains
 from noiseproof.certificates._graph import Add, Graph, Linear, MaxPool, Neurons, Node, Readout, ReLU
 from noiseproof.certificates._interval import Interval, through
 from noiseproof.certificates._layers import dense
-from noiseproof.certificates._rows import filter_of_readout
+from noiseproof.certificates._rows import Filter, filter_of_readout
+from noiseproof.certificates._spikes import SpikeBounds
 from noiseproof.certificates._splits import split
 from noiseproof.certificates._time_relaxations import Known, known_of, least_spikes, through_time
 from noiseproof.certificates.intervals import interval_margins
-from noiseproof.certificates.spiking import _Exact, _Walk, spiking_margins
+from noiseproof.certificates.spiking import _Exact, _rounded, _size, _Walk, spiking_margins
 from noiseproof.errors import require_number
 
 # how much of the width of its currents speaks against handing a neuron's weights on to them
@@ -36,11 +38,12 @@ def spiking_backward_margins(graph: Graph, x: Tensor, y: Tensor, parts: int = 64
     The best of `interval_margins`, `spiking_margins` and, for the samples that these leave open, the backward bounds of this
     module. Where the first layer has a still input the box of such a sample is then cut into at most `parts` parts (`_splits`), each
     is bounded as by `spiking_margins`, and the least margin over them holds for the box; the weights of the backward bounds say
-    where to cut. 1: nothing is cut. With readout "max" the first two are all that there is.
+    where to cut. A recurrent layer that the readout takes is followed through both cases of spikes that are not sure (`_forks`), up to
+    `parts` cases a sample. 1: nothing is cut. With readout "max" the first two are all that there is.
     `x` [B, *shape] in the data's own units, labels `y` [B]. `most_bytes`: about the size of the largest tensor.
 
     Source of linear bounds that go back: Zhang et al., NeurIPS 2018 (CROWN); of cases: Bunel et al., JMLR 21 (2020). The relaxation
-    of the neurons in time, the frozen weights and the cases of currents are our own.
+    of the neurons in time, the frozen weights and the cases of currents and of spikes are our own.
 
     Raises `NoiseproofError` for a network without spiking neurons, inputs of another shape, labels that are not classes, and
     parts below 1.
@@ -55,7 +58,9 @@ def spiking_backward_margins(graph: Graph, x: Tensor, y: Tensor, parts: int = 64
         torch.Size([4, 10])
     """
     require_number("parts", parts, 1, whole=True)
-    best = torch.maximum(interval_margins(graph, x, y), spiking_margins(graph, x, y))
+    best = spiking_margins(graph, x, y)
+    if not _rounded(graph):  # elsewhere they are among the spiking margins
+        best = torch.maximum(best, interval_margins(graph, x, y))
     if not isinstance(graph.last, Readout) or graph.last.how == "max":
         return best
     size = _samples(graph, most_bytes)
@@ -72,8 +77,10 @@ def _block(graph: Graph, x: Tensor, y: Tensor, start: Tensor, parts: int, size: 
     rows = start.topk(int((start <= 0).sum(-1).max()), dim=-1, largest=False).indices.mT  # [S, B], those that are open
     bound, weights = backward(forward, y, rows)
     start = torch.maximum(start, torch.full_like(start, -torch.inf).scatter(-1, rows.mT, bound.mT))
-    if parts == 1 or len(weights) != 1:
+    if parts == 1:
         return start
+    if len(weights) != 1:
+        return _in_time(graph, x, y, start, parts, size)
     (first,) = weights
 
     def case(samples: Tensor, left: Trains) -> tuple[Tensor, Tensor]:
@@ -83,6 +90,43 @@ def _block(graph: Graph, x: Tensor, y: Tensor, start: Tensor, parts: int, size: 
         return margins, weights[first][:, 0]
 
     return split(forward.first[first], start, case, parts, size)
+
+
+def _in_time(graph: Graph, x: Tensor, y: Tensor, start: Tensor, parts: int, size: int) -> Tensor:
+    """Return lower bounds [B, C], at least `start`, from cases of the spikes of a recurrent layer that the readout takes.
+
+    Few cases first, and more of them only for samples that these leave open.
+    """
+    source = graph.nodes[graph.nodes[-1].inputs[0]].op
+    if not isinstance(source, Neurons) or source.recurrent is None:
+        return start
+    start, most = start.clone(), 1
+    while most < parts:
+        most = min(4 * most, parts)
+        left = (start <= 0).any(-1).nonzero()[:, 0]
+        for block in left.split(max(1, size // most)) if len(left) else ():
+            walk = _CasesInTime(graph, x[block], most)
+            case = walk.margins(y[block][walk.samples])
+            least = case.new_full((len(block), case.shape[1]), torch.inf)
+            least.scatter_reduce_(0, walk.samples[:, None].expand_as(case), case, "amin")
+            start[block] = torch.maximum(start[block], least)
+    return start
+
+
+class _CasesInTime(_Walk):
+    """The forward bounds, where a sample may be several rows of the last layer: cases of its spikes, that cover the box together."""
+
+    def __init__(self, graph: Graph, x: Tensor, parts: int) -> None:
+        self.parts, self.samples = parts, torch.arange(len(x), device=x.device)
+        super().__init__(graph, x)
+
+    def _counted(
+        self, at: int, op: Neurons, current: Interval, filtered: Interval | None, wanted: tuple[Filter, ...]
+    ) -> tuple[SpikeBounds, list[Interval]]:
+        if at != self.graph.nodes[-1].inputs[0]:
+            return super()._counted(at, op, current, filtered, wanted)
+        bounds, rows, self.samples = count_domain(op, current, filtered, wanted, self.parts)
+        return bounds, rows
 
 
 class _Cases(_Walk):
@@ -127,8 +171,7 @@ def backward(forward: _Forward, y: Tensor, rows: Tensor, *, always: bool = False
             continue
         node, value = graph.nodes[at], forward.values[at]
         handed: Tensor | None = None
-        if len(value.low) == 1 and len(a) > 1:
-            a = a.sum(0, keepdim=True)  # it stays the same for all steps
+        a = _once(a, value)
         if at in forward.first:
             reached[at] = a
             constant = _total(forward.first[at].least(a.movedim(0, 1)))
@@ -144,8 +187,17 @@ def backward(forward: _Forward, y: Tensor, rows: Tensor, *, always: bool = False
         bound = bound + constant
         if handed is not None:
             for source in node.inputs:
-                weights[source] = weights[source] + handed if source in weights else handed
+                more = _once(handed, forward.values[source])
+                weights[source] = weights[source] + more if source in weights else more
     return bound, reached
+
+
+def _once(a: Tensor, value: Interval) -> Tensor:
+    """Return the weights [T, S, B, …] on a value, summed over time where it stays the same for all steps.
+
+    Before anything is added: what has been summed already and what has not would be broadcast, and counted T times.
+    """
+    return a.sum(0, keepdim=True) if len(value.low) == 1 else a
 
 
 def _through_neurons(op: Neurons, known: Known, a: Tensor, current: Interval, always: bool) -> tuple[Tensor, Tensor]:
@@ -241,6 +293,7 @@ def _readout(op: Readout, value: Interval, y: Tensor, rows: Tensor, steps: int) 
     """Return the weights [T, S, B, …] that z_y − z_c puts on the spikes, and its constant [S, B]: all but "max" are linear in them.
 
     min over the box of (W'_y − W'_c)·F = (W_y − W_c)·F − z(|W_y| + |W_c|)·|F|, F = Σ_t k[t]·s[t]; row c = y is nothing.
+    Rounding goes with Σ_t k[t]·|s[t]|, which is F itself unless values have two signs.
     """
     linear = op.linear
     assert linear.weight is not None
@@ -253,6 +306,9 @@ def _readout(op: Readout, value: Interval, y: Tensor, rows: Tensor, steps: int) 
     slope, offset = _chord(Interval((each * value.low).sum(0), (each * value.high).sum(0)))
     a = kept[:, None, None, None] * (difference - spread * slope)
     constant = -(spread * offset).sum(-1)
+    if linear.slack and bool((value.low < 0).any()):
+        size = (each.abs() * _size(value) * (value.low < 0).any(0)).sum(0)
+        constant = constant - linear.slack * (1 + linear.z) * ((like[y].abs() + like[rows].abs()) * other[..., None] * size).sum(-1)
     if linear.bias is not None:
         bias = linear.bias.reshape(-1) * kept.sum()
         constant = constant + (bias[y] - bias[rows] - linear.bias_width * (bias[y].abs() + bias[rows].abs())) * other

@@ -12,9 +12,10 @@ from noiseproof import config
 from noiseproof.attacks import Attack, GradientAttack
 from noiseproof.checkpoint import digest
 from noiseproof.data import Split, Splits
-from noiseproof.errors import NoGradientError
+from noiseproof.errors import NoGradientError, require
 from noiseproof.evaluation.attack_curves import attack_curves
 from noiseproof.evaluation.chips import Measurer, measurer
+from noiseproof.evaluation.fixed_chips import fix_number
 from noiseproof.evaluation.ladder import blocks_of as blocks_of_boxes
 from noiseproof.evaluation.ladder import check_certifiable, ladder
 from noiseproof.evaluation.landscape import ALPHAS, landscape
@@ -80,7 +81,8 @@ def evaluate(
 
     `noise`: the noises to simulate, one after the other; `settings` are the fields of `Measures` (mismatch, chips,
     half_width, attack, landscape, required_accuracy …), whose mismatch levels hold when no noise is given. With `training`,
-    what `train` returned, the report shows how the network was made. The work is done on the network's device.
+    what `train` returned, the report shows how the network was made. The work is done on the network's device; on a GPU simulated
+    chips are computed as PyTorch is set, which may be in TF32, boxes in full single precision.
 
     Raises `NoiseproofError` for a wrong setting or a network that does not fit the data, before any long work.
 
@@ -131,6 +133,8 @@ def certify(
         >>> sorted({record.metric for record in result.records() if record.perturbation})
         ['box_parameters', 'certified', 'seconds_certifying', 'survived']
     """
+    require(not isinstance(boxes, int | float), "boxes", boxes, f"give half-widths, as [{boxes}]")
+    require(not isinstance(bounds, str), "bounds", bounds, f"give names, as [{bounds!r}]")
     asked = {"box": tuple(boxes), "box_samples": samples, "box_bounds": tuple(bounds), "mismatch": (), **settings}
     return evaluate(network, data, **asked)
 
@@ -226,6 +230,12 @@ def _on_chips(
 ) -> None:
     """Measure all that needs simulated chips or other weights on test data."""
     shared = {"measure": measure, "ledger": ledger}
+    fixed = not measures.half_width and fix_number(noises, measures.chips, measures.chip_seed, len(test), ledger)
+    if measures.box and measures.mismatch and not fixed:
+        progress.say(
+            f"chips of seed {measures.chip_seed} were simulated before their number was fixed to {measures.chips}, so that these add "
+            "nothing to statements about all chips; those of another chip_seed would"
+        )
     levels = {"half_width": measures.half_width, "max_chips": measures.max_chips, "chips": measures.chips, "seed": measures.chip_seed}
     for noise in noises:
         monte_carlo(network, test, noise, **levels, **shared, progress=progress)

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from noiseproof.attacks import PerSampleWeightAttack, WeightAttack
 from noiseproof.attacks.per_sample import box_edges
 from noiseproof.certificates._box import Box
+from noiseproof.certificates._precision import full_precision
 from noiseproof.certificates._rounding import Arithmetic
 from noiseproof.certificates.certify import certifiable, chosen_bounds, costly, margins_by, proved, usual
 from noiseproof.data import Split
-from noiseproof.errors import NoiseproofError, require_number
+from noiseproof.errors import NoiseproofError, require, require_number
 from noiseproof.evaluation.ledger import Ledger
 from noiseproof.files import write_atomically
 from noiseproof.networks import adapt
@@ -43,7 +44,7 @@ class Rungs:
     # intervals, backward, backward-full, spiking, spiking-backward; none: all that fit the network,
     # but backward-full and spiking-backward on at most 16,384 units alone
     bounds: tuple[str, ...] = ()
-    # in which the network is computed, and whose rounding is counted in: float32, float64, exact
+    # in which the network is computed, and whose rounding is counted in: float32, float64 (networks in it), exact
     arithmetic: Arithmetic = "float32"
     # gradient steps of every start, of the shared attack and of that on each sample
     steps: int = 10
@@ -53,10 +54,12 @@ class Rungs:
     points: int = 5
 
     def __post_init__(self) -> None:
+        require(not isinstance(self.bounds, str), "bounds", self.bounds, f"give names, as ({self.bounds!r},)")
         for name, low in (("steps", 1), ("restarts", 1), ("points", 0)):
             require_number(name, getattr(self, name), low, whole=True)
 
 
+@full_precision()
 def ladder(
     network: nn.Module,
     split: Split,
@@ -78,7 +81,7 @@ def ladder(
     three steps hold by construction, as each rung counts what the ones above it broke. The first is a theorem, and is checked
     sample by sample: a certified sample that any attack breaks is saved in `save_folder` and stops everything. Samples that are
     wrong from the start count as neither. Beside every certified share stand the seconds that it took. What is in `ledger` is not
-    measured again; the rungs of one box are measured together.
+    measured again; the rungs of one box are measured together. On a GPU, TF32 is off meanwhile.
 
     Raises `NoiseproofError` for a layer without a bound, before any search, and when a proof is broken.
 

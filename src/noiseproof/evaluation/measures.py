@@ -63,7 +63,7 @@ class Measures:
     # intervals, backward, backward-full, spiking, spiking-backward; default: all that fit the network, but
     # backward-full and spiking-backward on at most 16,384 units alone, as they take seconds a sample
     box_bounds: tuple[str, ...] = ()
-    # in which the network is computed, and whose rounding is counted in; exact: real numbers
+    # in which the network is computed, and whose rounding is counted in; float64: of networks in it; exact: real numbers
     box_arithmetic: Arithmetic = "float32"
     # gradient steps of every start of the attacks in the box
     box_steps: int = 10

@@ -52,18 +52,27 @@ def warnings(runs: Sequence[Run]) -> list[str]:
     return [f"{alert.text}: {' '.join(alert.reasons)}" for alert in alerts(read(runs))]
 
 
-def write(runs: Sequence[Run], path: Path, *, title: str = TITLE, required: float | None = None) -> None:
+def write(
+    runs: Sequence[Run],
+    path: Path,
+    *,
+    title: str = TITLE,
+    required: float | None = None,
+    confidence: float = 0.95,
+    failure_rate: float = 0.001,
+) -> None:
     """Write the report of `runs` to `path`: one HTML file that opens offline. The same records give the same file.
 
     With `required` (an accuracy in [0, 1]) the yield at that accuracy is drawn against the noise; without it, the
-    accuracy of a `tolerated_zeta` record serves, if there is one.
+    accuracy of a `tolerated_zeta` record serves, if there is one. `confidence` and `failure_rate` are those of the statements about all
+    chips, beside certified boxes; all other intervals are at 95 %.
 
     Raises `NoiseproofError` as `summarise` does, and where `path` cannot be written; an old report is then untouched.
     """
+    from noiseproof.report.device_chips import Asked
     from noiseproof.report.page import render
 
-    _check(required)
-    write_text(Path(path), render(runs, title, required))
+    write_text(Path(path), render(runs, title, Asked(required, confidence, failure_rate)))
 
 
 def _check(required: float | None) -> None:

@@ -7,39 +7,66 @@ from dataclasses import replace
 from pathlib import Path
 
 from noiseproof.report.certified_ladders import Boxes, Ladder, certified, studies, survived
+from noiseproof.report.device_chips import Asked, chips_notes, chips_of
 from noiseproof.report.device_statements import statements_of
-from noiseproof.report.numbers import counts, duration, level, percent
+from noiseproof.report.numbers import count, duration, level, percent
 from noiseproof.report.reading import Method, Run, read
 from noiseproof.report.tables import EMPTY, Cell, Column, Table, certified_cell
 
-__all__ = ["ladder_table", "statements", "tables", "words"]
+__all__ = ["Asked", "ladder_table", "legend", "notes", "shown_and_folded", "statements", "tables", "words"]
 
+_MANY = 12  # rows: of more, those of the middle half-width stand open
 _ORDER = ("none", "random", "shared", "per-sample")  # of the columns: from what leaves most to what leaves least
 _NAMES = {"none": "Clean", "random": "Random", "shared": "Shared", "per-sample": "Per sample"}
 _DETAILS = {"none": "%", "random": "points, %", "shared": "attack, %", "per-sample": "attack, %"}
 
 
 def tables(runs: Sequence[Run], parameters: str = "") -> list[Table]:
-    """Return the ladders of `runs`: one table per shape of the box, one row per run and half-width z.
+    """Return the ladders of `runs`: one table per shape of the box and number of samples, one row per run and half-width z.
 
-    All numbers of a row are fractions of the same test samples, in %. `parameters` keeps to the boxes in which these move. Empty where
+    All numbers of a table are fractions of the same test samples, in %. `parameters` keeps to the boxes in which these move. Empty where
     nothing was certified. Raises `NoiseproofError` for a folder that is no run, or damaged records.
     """
     alone = _one_by_one(read(runs))
     return [_of_runs(ladder_table(boxes, alone)) for boxes in studies(alone) if parameters in ("", boxes.parameters)]
 
 
-def statements(runs: Sequence[Run], required: float | None = None, confidence: float = 0.95, wanted: float = 0.001) -> list[Table]:
+def statements(runs: Sequence[Run], asked: Asked | None = None, parameters: str = "") -> list[Table]:
     """Return what simulated chips and certified boxes say of all chips of `runs`: a table of chips, then one of boxes.
 
-    `required`: accuracy in [0, 1] that a chip must reach; `confidence` holds for all levels of mismatch of one run together; `wanted`:
-    largest rate of failing chips that somebody wants to state. Raises `NoiseproofError` for one out of range, and as `tables` does.
+    `parameters` keeps to chips on which, and boxes in which these move. Raises `NoiseproofError` as `tables` does.
     """
-    return [_of_runs(table) for table in statements_of(_one_by_one(read(runs)), required, confidence, wanted)]
+    return [_of_runs(table) for table in statements_of(_one_by_one(read(runs)), asked or Asked(), parameters)]
 
 
-def ladder_table(boxes: Boxes, methods: Sequence[Method]) -> Table:
-    """Return one row per method and half-width: what attacks leave, what bounds certify, and what lies between."""
+def legend(tables: Sequence[Table]) -> list[str]:
+    """Return what must be known to read such tables on the command line, a line for each kind of which there is one."""
+    lines = {
+        "Certified": "Certified: proved right on every chip in the box |θ' − θ| ≤ z|θ|. Open: neither proved nor broken by an attack.",
+        "Mean of all": "Mean: of the chips simulated. Mean of all: at least; beneath it for any distribution, not only a normal one.",
+        "Fresh chips": "Fresh chips: so many of a new seed, none failing, would state it; “more fail”: these chips contradict it.",
+        "ζ covered": "ζ covered: the largest mismatch of these parameters that leaves all but one chip in so many inside the box.",
+        "Box needed": "Box needed: the half-width z that would hold all but one chip in so many.",
+    }
+    titles = {column.title for table in tables for column in table.columns}
+    return [line for title, line in lines.items() if title in titles]
+
+
+def notes(runs: Sequence[Run], parameters: str = "", chips: int | None = None, seed: int | None = None) -> list[str]:
+    """Return one line for every run and seed from whose chips nothing is said of all, or not from so many `chips` of `seed`, and why."""
+    return chips_notes(chips_of(_one_by_one(read(runs)), Asked(), parameters), chips, seed)
+
+
+def shown_and_folded(boxes: Boxes, methods: Sequence[Method]) -> tuple[Table, tuple[Table, ...]]:
+    """Return the ladder that stands open on the page, of many rows those of the middle half-width, and what waits behind a click."""
+    whole = ladder_table(boxes, methods)
+    if len(whole.rows) <= _MANY or len(boxes.levels) == 1:
+        return whole, ()
+    return ladder_table(boxes, methods, (boxes.headline,)), (replace(whole, caption="The ladder at all half-widths"),)
+
+
+def ladder_table(boxes: Boxes, methods: Sequence[Method], widths: Sequence[float] = ()) -> Table:
+    """Return one row per method and half-width (all of them, or `widths`): what attacks leave, bounds certify, and what lies between."""
     several = len(boxes.bounds) > 1
     attacks = [a for a in _ORDER if any(a in ladder.survived for ladders in boxes.ladders.values() for ladder in ladders)]
     columns = [Column("Method", numeric=False), Column("z"), *(Column(_NAMES[a], _DETAILS[a]) for a in attacks)]
@@ -57,10 +84,11 @@ def ladder_table(boxes: Boxes, methods: Sequence[Method]) -> Table:
             *(() if several else (_time(ladders),)),
         )
         for method in methods
-        for z in boxes.levels
+        for z in widths or boxes.levels
         if (ladders := boxes.of(method, z))
     ]
-    caption = f"The ladder of every box, {boxes.title} ({counts(boxes.samples, 'test sample')})"
+    samples = f" ({count(boxes.samples, 'test sample')})" if boxes.alone else ""
+    caption = f"The ladder of every box, {boxes.title}{samples}"
     return Table(caption, tuple(columns), tuple(rows))
 
 
@@ -72,14 +100,16 @@ def words(boxes: Boxes) -> tuple[str, ...]:
     return (
         f"Certified: proved right on every chip whose {which} differ from the trained ones by at most z relative to each{inputs}. It is a "
         f"bound and no search: no chip in the box, however unlucky, gets one of these samples wrong. All rungs are on the same "
-        f"{counts(boxes.samples, 'test sample')}, the first of the test data; one that is wrong without noise is never certified.",
+        f"{count(boxes.samples, 'test sample')}, the first of the test data; one that is wrong without noise is never certified.",
         "Attacks look for a chip in the box that gets a sample wrong: at random points, with one worst chip for all samples (shared), with "
         "a worst chip for every sample. What the last one leaves is the most that any certificate could say. The samples between it and "
         "the certified ones are open: a stronger attack may break them, a tighter bound prove them.",
         "Nothing is said about chips outside the box, where Gaussian mismatch leads sooner or later, about parameters that do not move in "
-        "it, nor about other samples: for these, the interval beneath a figure holds with 95 % confidence (Clopper–Pearson). "
+        "it, nor about other samples: for these, the interval beneath a figure holds with 95 % confidence (Clopper–Pearson), where the "
+        "test data stand in random order, so that the first ones are like the rest. "
         + (
-            "Where “arithmetic” stands beside a bound, it is for that arithmetic alone; all others count the rounding of single precision."
+            "Where “arithmetic” stands beside a bound or beneath a figure, it is for that arithmetic alone, and says nothing of chips that "
+            "compute in single precision; all others count its rounding."
             if exact
             else "The bounds count the rounding of single precision."
         ),

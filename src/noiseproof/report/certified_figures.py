@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from noiseproof.report.certified_ladders import Boxes, Ladder, certified, survived
+from noiseproof.report.certified_ladders import Boxes, Ladder, arithmetic, certified, survived
 from noiseproof.report.figures import Drawing, draw, line, named, scale_for
-from noiseproof.report.numbers import counts, level, percent
+from noiseproof.report.numbers import count, level, listing, percent
 from noiseproof.report.reading import Method
 from noiseproof.report.svg import canvas, level_style, style, svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_FEW = 3  # methods whose bands can be told apart
 _DECADE = 10  # half-widths that span more get a logarithmic axis
 
 # The rungs of one method's figure, from what nothing can be above to the plainest proof
@@ -38,7 +39,8 @@ def overview(boxes: Boxes, methods: Sequence[Method], name: str) -> Drawing | No
         colour = style(method.look).colour
         if left:
             x, top = list(left), [100 * value for value in left.values()]
-            axes.fill_between(x, [100 * proved[z] for z in x], top, color=colour, alpha=0.16, linewidth=0)
+            if len(methods) <= _FEW:
+                axes.fill_between(x, [100 * proved[z] for z in x], top, color=colour, alpha=0.16, linewidth=0)
             axes.plot(x, top, color=colour, linestyle=(0, (1, 2)), linewidth=1.2)
         line(axes, list(proved), [100 * value for value in proved.values()], method)
         words.append(
@@ -53,8 +55,9 @@ def overview(boxes: Boxes, methods: Sequence[Method], name: str) -> Drawing | No
     _finish(axes, boxes)
     title = "Certified fraction against the half-width of the box"
     caption = (
-        "Line: certified, the mean over networks. Dotted: what the strongest attack leaves, which no certificate can pass. In the band "
-        f"between them nobody knows. {counts(boxes.samples, 'test sample')}."
+        "Line: certified, the mean over networks. Dotted: what the strongest attack leaves, which no certificate can pass. Between "
+        f"them nobody knows. {count(boxes.samples, 'test sample')}."
+        + "".join(f" {m.label}: {other}." for m in shown if (other := _arithmetic(boxes, m)))
     )
     return Drawing(title, caption, svg(figure, name, title, "; ".join(words) + "."), named(shown))
 
@@ -76,7 +79,11 @@ def ladder(boxes: Boxes, method: Method, name: str) -> Drawing | None:
     words = (
         f"{rung}: " + ", ".join(f"{percent(value)} % at z = {level(z)}" for z, value in found.items()) for rung, found in rungs.items()
     )
-    caption = "From above: what is left without noise and by ever stronger attacks; then what is proved. All on the same samples."
+    other = _arithmetic(boxes, method)
+    caption = (
+        "From above: what is left without noise and by ever stronger attacks; then what is proved. All on the same "
+        f"{count(boxes.samples, 'test sample')}." + (f" The best bound is {other}." if other else "")
+    )
     return Drawing(title, caption, svg(figure, name, title, "; ".join(words) + "."), tuple((looks[r].swatch, r) for r in rungs))
 
 
@@ -89,6 +96,12 @@ def _rung(rung: str, ladders: Mapping[float, Sequence[Ladder]]) -> dict[float, f
         else:
             found[z] = certified(mine, _INTERVALS if rung == _RUNGS[-1] else "")
     return {z: value for z, value in found.items() if value is not None}
+
+
+def _arithmetic(boxes: Boxes, method: Method) -> str:
+    """Return at which half-widths the best bound is for another arithmetic than single precision."""
+    found = {z: other for z in boxes.levels if (other := arithmetic(boxes.of(method, z)))}
+    return f"for {listing(dict.fromkeys(found.values()))} alone at z = {listing(level(z) for z in found)}" if found else ""
 
 
 def _finish(axes: Axes, boxes: Boxes) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from noiseproof.numbers import eps_text
 from noiseproof.records import Record
-from noiseproof.report.numbers import mean, phrase
+from noiseproof.report.numbers import count, mean, phrase
 from noiseproof.report.reading import Method, Network
 from noiseproof.report.selecting import Settings, largest, name_of
 from noiseproof.statistics import clopper_pearson
@@ -39,6 +39,11 @@ class Ladder:
         return max(usual.items(), key=lambda item: item[1], default=None)
 
     @property
+    def arithmetic(self) -> str:
+        """In words, where the best bound is not for single precision: "exact arithmetic"; else nothing."""
+        return self.best[0].partition(", ")[2] if self.best else ""
+
+    @property
     def attacked(self) -> float | None:
         """What the strongest attack leaves; None where there was none."""
         return min((value for name, value in self.survived.items() if name != "none"), default=None)
@@ -56,17 +61,20 @@ class Ladder:
 
 @dataclass(frozen=True)
 class Boxes:
-    """All boxes of one shape, from the narrowest to the widest."""
+    """All boxes of one shape that were measured on the same number of test samples, from the narrowest to the widest."""
 
     shape: Settings  # which parameters move, and how far inputs do
+    samples: int
+    alone: bool  # whether all boxes of this shape were measured on so many
     ladders: Mapping[tuple[int, float], tuple[Ladder, ...]]  # by (method's index, z), one per network
 
     @property
     def title(self) -> str:
-        """As in "weights only, inputs within ε = 8/255"."""
+        """As in "weights only, inputs within ε = 8/255"; with the number of samples where it varies."""
         settings = dict(self.shape)
         eps = float(settings.get("eps", "0"))
-        return phrase("parameters", settings["parameters"]) + (f", inputs within ε = {eps_text(eps)}" if eps else "")
+        parts = [phrase("parameters", settings["parameters"]), f"inputs within ε = {eps_text(eps)}" if eps else ""]
+        return ", ".join(filter(None, [*parts, "" if self.alone else count(self.samples, "test sample")]))
 
     @property
     def parameters(self) -> str:
@@ -81,10 +89,6 @@ class Boxes:
         """The half-width that is spoken about: the middle one of those measured, so that nobody picks it."""
         widths = [z for z in self.levels if z > 0] or self.levels
         return widths[(len(widths) - 1) // 2]
-
-    @property
-    def samples(self) -> tuple[int, ...]:
-        return tuple(sorted({ladder.samples for ladders in self.ladders.values() for ladder in ladders}))
 
     @property
     def bounds(self) -> tuple[str, ...]:
@@ -109,24 +113,34 @@ def survived(ladders: Sequence[Ladder], attack: str = "") -> float | None:
 
 def interval(ladders: Sequence[Ladder], fraction: float) -> tuple[float, float]:
     """Return the 95 % interval of a mean fraction over samples: the networks saw the same ones, so that these count once."""
-    samples = min(ladder.samples for ladder in ladders)
+    samples = ladders[0].samples
     return clopper_pearson(round(fraction * samples), samples)
 
 
+def arithmetic(ladders: Sequence[Ladder]) -> str:
+    """Return in words for which arithmetic the best bounds are, where it is not single precision: "exact arithmetic"."""
+    return ", ".join(sorted({ladder.arithmetic for ladder in ladders} - {""}))
+
+
 def studies(methods: Sequence[Method]) -> tuple[Boxes, ...]:
-    """Return one study per shape of the box: which parameters move, and how far inputs do."""
+    """Return one study per shape of the box (which parameters move, and how far inputs do) and number of samples, the largest first.
+
+    Fractions of different numbers of samples are neither averaged, nor ranked, nor joined by a line.
+    """
     return _studies(tuple(methods))
 
 
 @lru_cache(maxsize=8)  # every chapter, the findings and the summary ask again
 def _studies(methods: tuple[Method, ...]) -> tuple[Boxes, ...]:
-    found: dict[Settings, dict[tuple[int, float], tuple[Ladder, ...]]] = {}
+    found: dict[tuple[Settings, int], dict[tuple[int, float], tuple[Ladder, ...]]] = {}
     for method in methods:
         for network in method.networks:
             for (shape, z), ladder in ladders_of(network).items():
-                mine = found.setdefault(shape, {})
+                mine = found.setdefault((shape, ladder.samples), {})
                 mine[method.index, z] = (*mine.get((method.index, z), ()), ladder)
-    return tuple(Boxes(shape, ladders) for shape, ladders in sorted(found.items(), key=lambda item: _order(item[0])))
+    ordered = sorted(found.items(), key=lambda item: (_order(item[0][0]), -item[0][1]))
+    shapes = [shape for shape, _ in found]
+    return tuple(Boxes(shape, samples, shapes.count(shape) == 1, ladders) for (shape, samples), ladders in ordered)
 
 
 def ladders_of(network: Network) -> dict[tuple[Settings, float], Ladder]:

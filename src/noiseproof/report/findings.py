@@ -29,8 +29,12 @@ def what_was_measured(methods: Sequence[Method]) -> str:
     kinds = len({m.label for m in methods})
     start = f"{count(networks, 'network')} trained by {count(kinds, 'method')}" + (f" on {listing(data)}" if data else "")
     verb = "was" if networks == 1 else "were"
-    chip_counts = [n for _, members in tasks(methods) for noise in spoken_about(members)[:1] for n in noise.chip_counts]
-    chips = f" measured on {counts(chip_counts, 'simulated chip')} each" if chip_counts else " measured"
+    chip_counts = [n for _, members in tasks(methods) for noise in spoken_about(members) for n in noise.chip_counts]
+    on_chips = sum(any(r.chip is not None for r in network.records) for m in methods for network in m.networks)
+    chips = " measured"
+    if chip_counts:
+        some = "" if on_chips == networks else f", {on_chips:,} of them"
+        chips += f"{some} on {counts(chip_counts, 'simulated chip')} a level"
     mixed = " The runs are on different data: compare only methods on the same data." if len(data) > 1 else ""
     return f"{start} {verb}{chips}.{mixed}"
 
@@ -124,13 +128,16 @@ def _certified(methods: Sequence[Method]) -> list[str]:
     for boxes in certified_ladders.studies(methods)[:1]:
         at = boxes.headline
         ladders = {m: found for m in methods if (found := boxes.of(m, at))}
-        proved = {m.label: value for m, found in ladders.items() if (value := certified_ladders.certified(found)) is not None}
+        named = {
+            m: m.label + (f" ({other} alone)" if (other := certified_ladders.arithmetic(found)) else "") for m, found in ladders.items()
+        }
+        proved = {named[m]: value for m, found in ladders.items() if (value := certified_ladders.certified(found)) is not None}
         if not proved:
             continue
-        left = {m.label: value for m, found in ladders.items() if (value := certified_ladders.survived(found)) is not None}
+        left = {named[m]: value for m, found in ladders.items() if (value := certified_ladders.survived(found)) is not None}
         where = f"in the box z = {level(at)} ({boxes.title})"
         sentences = [
-            f"The share of {counts(boxes.samples, 'test sample')} that is proved right on every chip {where} "
+            f"The share of {count(boxes.samples, 'test sample')} that is proved right on every chip {where} "
             f"{_extremes(proved, lambda fraction: f'{percent(fraction)} %')}."
         ]
         best = max(proved, key=lambda label: proved[label])

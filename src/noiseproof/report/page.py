@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from noiseproof.records import VERSION
+from noiseproof.report.device_chips import Asked
 from noiseproof.report.findings import findings, what_was_measured
 from noiseproof.report.input_attack_checks import alerts, doubts
 from noiseproof.report.numbers import count, unbroken
@@ -32,15 +33,15 @@ class Chapter:
     sections: tuple[Section, ...]
 
 
-def render(runs: Sequence[Run], title: str, required: float | None) -> str:
+def render(runs: Sequence[Run], title: str, asked: Asked) -> str:
     """Return the whole report as HTML; everything that a user wrote is escaped."""
-    methods = read(runs)
+    methods, required = read(runs), asked.required
     found = tasks(methods)
     measured = any(network.records for method in methods for network in method.networks)
     sentences = [what_was_measured(methods)] if measured else [_nothing(methods)]
     if measured and len(found) == 1:
         sentences += findings(methods, _required(methods) if required is None else required)
-    chapters, shared = _chapters(found, required) if measured else ([], [])
+    chapters, shared = _chapters(found, asked) if measured else ([], [])
     return fill(
         title=title,
         alerts=alerts(methods),
@@ -62,17 +63,18 @@ def fill(**values: Any) -> str:
     return environment.get_template("report.html").render(version=VERSION, **values)
 
 
-def _chapters(found: Sequence[tuple[str, Sequence[Method]]], required: float | None) -> tuple[list[Chapter], list[str]]:
+def _chapters(found: Sequence[tuple[str, Sequence[Method]]], asked: Asked) -> tuple[list[Chapter], list[str]]:
     """Return one chapter per task, and the notes that all of several tasks have in common."""
-    chapters = [_chapter(place, data, members, required, several=len(found) > 1) for place, (data, members) in enumerate(found)]
+    chapters = [_chapter(place, data, members, asked, several=len(found) > 1) for place, (data, members) in enumerate(found)]
     if len(chapters) < 2:
         return chapters, []
     shared = [note for note in chapters[0].notes if all(note in chapter.notes for chapter in chapters)]
     return [replace(chapter, notes=tuple(n for n in chapter.notes if n not in shared)) for chapter in chapters], shared
 
 
-def _chapter(place: int, data: str, methods: Sequence[Method], required: float | None, several: bool) -> Chapter:
-    required = _required(methods) if required is None else required
+def _chapter(place: int, data: str, methods: Sequence[Method], asked: Asked, several: bool) -> Chapter:
+    asked = replace(asked, required=_required(methods)) if asked.required is None else asked
+    required = asked.required
     prefix = f"task-{place}-" if several else ""
     sentences = findings(methods, required) if several else []
     return Chapter(
@@ -81,7 +83,7 @@ def _chapter(place: int, data: str, methods: Sequence[Method], required: float |
         tuple(unbroken(sentence) for sentence in sentences),
         summary_table(methods, required),
         (*notes(methods), *doubts(methods)),
-        sections(methods, required, prefix),
+        sections(methods, asked, prefix),
     )
 
 

@@ -11,6 +11,7 @@ from noiseproof.report import (
     certified_figures,
     certified_ladders,
     curves,
+    device_chips,
     device_statements,
     energy,
     figures,
@@ -31,6 +32,7 @@ from noiseproof.report import (
     tables,
 )
 from noiseproof.report.budgets import budget_table, budget_words
+from noiseproof.report.device_chips import Asked
 from noiseproof.report.figures import Drawing
 from noiseproof.report.numbers import count, counts, phrases
 from noiseproof.report.reading import Method
@@ -56,12 +58,12 @@ class Section:
     short: str = ""  # in the list of chapters, where it follows the chapter that it belongs to
 
 
-def sections(methods: Sequence[Method], required: float | None, prefix: str = "") -> tuple[Section, ...]:
+def sections(methods: Sequence[Method], asked: Asked, prefix: str = "") -> tuple[Section, ...]:
     """Return all chapters of one task that have something to show; `prefix` keeps their anchors apart from those of other tasks."""
     found: list[Section] = []
     noises = studies.noises(methods)
     for number, noise in enumerate(noises):
-        found += _noise(noise, methods, required, f"{prefix}noise-{number}", alone=len(noises) == 1)
+        found += _noise(noise, methods, asked.required, f"{prefix}noise-{number}", alone=len(noises) == 1)
     found += _grids(methods, f"{prefix}grid")
     found += _sweeps(methods, f"{prefix}sweep") + _matched(methods, f"{prefix}matched")
     found += _layers(methods, f"{prefix}layers") + _membranes(methods, f"{prefix}membranes")
@@ -69,7 +71,7 @@ def sections(methods: Sequence[Method], required: float | None, prefix: str = ""
     found += _perturbations(methods, f"{prefix}perturbation") + _gain(methods, f"{prefix}gain")
     found += _input_attacks(methods, f"{prefix}inputs") + _checks(methods, f"{prefix}checks")
     found += _attacks(methods, f"{prefix}attack") + _landscapes(methods, f"{prefix}landscape")
-    found += _boxes(methods, f"{prefix}box") + _devices(methods, required, f"{prefix}devices")
+    found += _boxes(methods, f"{prefix}box") + _devices(methods, asked, f"{prefix}devices")
     return (*found, *_training(methods, f"{prefix}training"))
 
 
@@ -347,29 +349,30 @@ def _boxes(methods: Sequence[Method], anchor: str) -> list[Section]:
         name = f"{anchor}-{number}"
         drawings = [certified_figures.overview(boxes, drawn, name)]
         drawings += [certified_figures.ladder(boxes, m, f"{name}-ladder-{m.index}") for m in drawn]
+        shown, folded = certified.shown_and_folded(boxes, methods)
         chapters.append(
             Section(
                 name,
                 f"What no chip in the box can do{which}",
                 certified.words(boxes),
                 tuple(drawing for drawing in drawings if drawing is not None),
-                tables=(certified.ladder_table(boxes, methods),),
+                tables=(shown,),
+                folded=folded,
             )
         )
     return chapters
 
 
-def _devices(methods: Sequence[Method], required: float | None, anchor: str) -> list[Section]:
+def _devices(methods: Sequence[Method], asked: Asked, anchor: str) -> list[Section]:
     """Return the chapter on all chips, which belongs to certified boxes."""
     boxes = device_statements.certificates_of(methods)
     if not boxes:
         return []
-    chips = device_statements.chips_of(methods, required)
-    middle = device_statements.middle(chips)
-    shown = [device_statements.chips_table(middle)] if chips else []
-    shown.append(device_statements.boxes_table(boxes, chips))
-    folded = (device_statements.chips_table(chips, at="at all levels"),) if len(chips) > len(middle) else ()
-    text = device_statements.text(chips, boxes)
+    chips = device_chips.chips_of(methods, asked)
+    middle, (of_boxes, folded) = device_chips.middle(chips), device_statements.shown_and_folded(boxes, chips, asked)
+    shown = [*([device_chips.chips_table(middle, asked)] if chips else []), of_boxes]
+    folded = ((device_chips.chips_table(chips, asked, at="at all levels"),) if len(chips) > len(middle) else ()) + folded
+    text = device_statements.text(chips, boxes, asked)
     return [Section(anchor, "What at most one chip in so many will do", text, tables=tuple(shown), folded=folded)]
 
 

@@ -299,10 +299,10 @@ def notes(methods: Sequence[Method]) -> list[str]:
         )
     boxes = certified_ladders.studies(methods)
     if boxes:
-        behind = counts([n for study in boxes for n in study.samples], "test sample")
+        behind = counts([study.samples for study in boxes], "test sample")
         lines.append(
             f"Certified: the share of {behind} that is proved right on every chip whose parameters lie within z of the trained ones, "
-            "relative to each; by the best bound, mean over networks; beneath it the 95 % interval over samples."
+            "relative to each; by the best bound, mean over networks; beneath it the 95 % interval over samples, taken as in random order."
         )
     if any(answer.possibly is not None for answers in tolerated(methods).values() for of in answers.values() for answer in of):
         lines.append(
@@ -342,7 +342,8 @@ def certified_cell(ladders: Sequence[certified_ladders.Ladder]) -> Cell:
         return EMPTY
     low, high = certified_ladders.interval(ladders, found)
     broken = any(ladder.broken for ladder in ladders)
-    return Cell(percent(found), f"{'broken by an attack; ' if broken else ''}{percent(low)} to {percent(high)}", found, alarm=broken)
+    marks = ["broken by an attack" if broken else "", certified_ladders.arithmetic(ladders), f"{percent(low)} to {percent(high)}"]
+    return Cell(percent(found), "; ".join(filter(None, marks)), found, alarm=broken)
 
 
 def _robust_cell(study: InputAttacks, method: Method, eps: float) -> Cell:
