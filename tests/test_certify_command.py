@@ -52,21 +52,37 @@ def test_prints_the_tables_and_goes_on_where_it_stopped(folder: Path, capsys: py
     assert "next: noiseproof report" in capsys.readouterr().out
 
 
-def test_more_chips_of_a_seed_that_was_looked_at_change_no_statement(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    alone = (str(folder / "runs/one"), "--box", "0.0001", "--mismatch", "0.3", "--limit-test", "5", "--bounds", "intervals",
-             "--steps", "1", "--processes", "1", "--yield-accuracy", "0.05")  # fmt: skip
-    main(["certify", *alone, "--chip-seed", "5", "--chips", "4"])
-    assert "note:" not in capsys.readouterr().out
-    main(["certify", *alone, "--chip-seed", "5", "--chips", "7"])
+def test_another_number_of_chips_than_was_fixed_is_refused_before_any_work(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = folder / "runs/one"
+    alone = (str(run), "--box", "--limit-test", "5", "--processes", "1", "--yield-accuracy", "0.01")
+
+    def refused(*words: str) -> str:
+        before = (run / "records.jsonl").read_text()
+        with pytest.raises(SystemExit) as stopped:
+            main(["certify", *alone, *words])
+        assert stopped.value.code == 2
+        assert (run / "records.jsonl").read_text() == before
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        return line
+
+    main(["certify", *alone, "--mismatch", "0.3", "--chip-seed", "5", "--chips", "4"])
     shown = capsys.readouterr().out
-    assert re.search(r"\d of 4\b", shown)
-    assert not re.search(r"\d of 7\b", shown)
-    assert "one, chips of seed 5, ζ = 0.3: there were to be 4 before they were looked at" in shown
-    main(["evaluate", str(folder / "runs/one"), "--mismatch", "0.2", "--half-width", "30", "--max-chips", "16", "--chip-seed", "6",
-          "--processes", "1"])  # fmt: skip
+    assert "note:" not in shown
+    assert "each on 60 test samples" in shown
+    assert re.search(r"one, ζ = 0.3: With 95 % confidence, .* below 1 % accuracy: \d of 4 chips simulated did\.", shown)
+    assert "0 of 4 chips simulated did. For 1 in 1,000: --chips 2995 --chip-seed 6, none failing." in shown
+    reason = "seed 5 of this run has 4 chips, fixed before they were looked at; give --chips 4 or another --chip-seed"
+    assert f"chips is 7: {reason}" in refused("--mismatch", "0.3", "--chip-seed", "5", "--chips", "7")
+    assert f"chips is 3: {reason}" in refused("--mismatch", "0.2", "--chip-seed", "5", "--chips", "3")
+    main(["certify", *alone, "--mismatch", "0.2", "--chip-seed", "5", "--chips", "4"])  # what was refused left nothing behind
+    shown = capsys.readouterr().out
+    assert "note:" not in shown
+    assert "one, ζ = 0.2: With 95 % confidence, at all 2 levels together" in shown
+    main(["evaluate", str(run), "--mismatch", "0.2", "--half-width", "30", "--max-chips", "16", "--chip-seed", "6", "--processes", "1"])
     capsys.readouterr()
-    main(["certify", *alone, "--chip-seed", "6", "--chips", "3"])
-    assert "one, chips of seed 6, ζ = 0.2 and 0.3: no bound, as how many" in " ".join(capsys.readouterr().out.split())
+    assert "chip_seed is 6: chips of this seed were simulated before their number was fixed" in refused(
+        "--mismatch", "0.2", "--chip-seed", "6", "--chips", "3"
+    )
 
 
 def test_only_what_moves_as_asked_is_spoken_of(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,14 +117,16 @@ def _without_time(line: str) -> str:
         (["nowhere"], "nowhere is no run folder"),
         (["RUN", "--box", "1.5"], "z is 1.5: give a half-width below 1"),
         (["RUN", "--box", "a"], "box"),
-        (["RUN", "--bounds", "spiking"], "bounds is 'spiking': the network has no spiking neurons"),
-        (["RUN", "--bounds", "intervls"], "box_bounds is 'intervls': did you mean 'intervals'"),
+        (["RUN", "--bounds", "spiking", "--chips", "6"], "bounds is 'spiking': the network has no spiking neurons"),
+        (["RUN", "--bounds", "intervls"], "noiseproof: bounds is 'intervls': did you mean 'intervals'"),
         (["RUN", "--confidence", "1"], "confidence is 1.0"),
         (["RUN", "--failure-rate", "1"], "failure_rate is 1.0: give a fraction below 1"),
         (["RUN", "--yield-accuracy", "1.2"], "yield_accuracy is 1.2"),
         (["RUN", "--chip-samples", "10"], "chip_samples is 10"),
+        (["RUN", "--steps", "0"], "noiseproof: steps is 0"),
         (["RUN", "--arithmetic", "float16"], "float16"),
-        (["RUN", "--parameters", "nothing"], "parameters is 'nothing'"),
+        (["RUN", "--arithmetic", "float64"], "arithmetic is 'float64': it is for networks of double precision, from Python only"),
+        (["RUN", "--parameters", "nothing", "--chips", "6"], "parameters is 'nothing'"),
     ],
 )
 def test_wrong_words_are_one_line_and_exit_2(folder: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -128,5 +146,6 @@ def test_help_explains_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
     assert stopped.value.code == 0
     said = capsys.readouterr().out
     assert all(flag in said for flag in ("--box", "--mismatch", "--yield-accuracy", "--confidence", "--bounds", "--arithmetic", "--eps"))
+    assert "--box without a number: chips only" in " ".join(said.split())
     main(["--help"])
     assert "\n  certify " in capsys.readouterr().out

@@ -107,7 +107,7 @@ class Certifying:
     Raises `NoiseproofError` for a number out of its range.
     """
 
-    # half-widths z of the boxes |θ' − θ| ≤ z|θ|: no chip inside gives a certified sample wrong
+    # half-widths z of the boxes |θ' − θ| ≤ z|θ|: no chip inside gives a certified sample wrong; --box without a number: chips only
     box: tuple[float, ...] = (0.001, 0.01)
     # levels ζ of mismatch, one standard deviation, at which chips are simulated and spoken of
     mismatch: tuple[float, ...] = (0.1,)
@@ -126,7 +126,8 @@ class Certifying:
     # intervals, backward, backward-full, spiking, spiking-backward; default: all that fit the network, but
     # backward-full and spiking-backward on at most 16,384 units alone, as they take seconds a sample
     bounds: tuple[str, ...] = ()
-    # in which the network is computed, and whose rounding is counted in; float64: of networks in it; exact: real numbers
+    # in which the network is computed, and whose rounding is counted in; float64: networks of double precision, from Python only;
+    # exact: real numbers
     arithmetic: Literal["float32", "float64", "exact"] = "float32"
     # gradient steps of every start of the attacks in the box
     steps: int = 10
@@ -143,6 +144,8 @@ class Certifying:
         require_number("yield_accuracy", self.yield_accuracy, 0, 1)
         _check_statements(self.confidence, self.failure_rate)
         require_number("limit_test", self.limit_test, 1, whole=True)
+        remedy = "it is for networks of double precision, from Python only (noiseproof.certify); give float32, or exact for real numbers"
+        require(self.arithmetic != "float64", "arithmetic", self.arithmetic, remedy)
         if self.chip_samples is not None:
             require_number("chip_samples", self.chip_samples, self.limit_test, whole=True)
         require(bool(self.box or self.mismatch), "box", self.box, "give at least one half-width, or a level of mismatch")

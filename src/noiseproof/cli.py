@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -128,7 +129,9 @@ def _attack(words: list[str]) -> None:
 
 
 def _certify(words: list[str]) -> None:
+    from noiseproof.errors import naming
     from noiseproof.evaluation import Measures
+    from noiseproof.evaluation.fixed_chips import check_number
     from noiseproof.neurons import tune_allocator
     from noiseproof.plan import evaluate_run
     from noiseproof.report import certified, warnings
@@ -137,18 +140,23 @@ def _certify(words: list[str]) -> None:
     about = "Prove what no chip in a box of weights can do, attack each sample in it, and say with which confidence chips keep an accuracy."
     asked, chips, where = parse(words, "certify RUN [RUN …]", about, Certifying(), Chips(), Where())
     runs = _runs(folders)
-    measures = Measures(
-        mismatch=asked.mismatch, chips=asked.chips, parameters=asked.parameters, box=asked.box, box_eps=asked.eps,
-        box_samples=asked.limit_test, box_bounds=asked.bounds, box_arithmetic=asked.arithmetic, box_steps=asked.steps,
-        box_restarts=asked.restarts, chip_seed=asked.chip_seed,
-    )  # fmt: skip
+    with _named_as_flags():
+        measures = Measures(
+            mismatch=asked.mismatch, chips=asked.chips, parameters=asked.parameters, box=asked.box, box_eps=asked.eps,
+            box_samples=asked.limit_test, box_bounds=asked.bounds, box_arithmetic=asked.arithmetic, box_steps=asked.steps,
+            box_restarts=asked.restarts, chip_seed=asked.chip_seed,
+        )  # fmt: skip
+    for run in runs:
+        with naming(run.path):
+            check_number(run.records(), measures.noises(), asked.chips, asked.chip_seed)
     tune_allocator()
     for run in runs:
         evaluate_run(run, measures, data_dir=where.data_dir, device=where.device, limit_test=asked.chip_samples, processes=chips.processes)
     said = certified.Asked(asked.yield_accuracy or None, asked.confidence, asked.failure_rate)
     tables = [*certified.tables(runs, asked.parameters), *certified.statements(runs, said, asked.parameters)]
     _print_tables(tables)
-    lines = certified.legend(tables) + [f"note: {note}" for note in certified.notes(runs, asked.parameters, asked.chips, asked.chip_seed)]
+    lines = certified.sentences(runs, said, asked.chip_seed, asked.parameters) + certified.legend(tables)
+    lines += [f"note: {note}" for note in certified.notes(runs, asked.parameters, asked.chips, asked.chip_seed)]
     lines += [f"warning: {warning}" for warning in warnings(runs)]
     print("".join(line + "\n" for line in lines), end="")
     flags = {"yield_accuracy": "--required-accuracy", "confidence": "--confidence", "failure_rate": "--failure-rate"}
@@ -326,6 +334,17 @@ def _print_tables(tables: list[Any]) -> None:
         for row in found.rows:
             table.add_row(*(Text(f"{cell.text}\n{cell.detail}".strip()) for cell in row))
         console.print(table, markup=False)
+
+
+@contextlib.contextmanager
+def _named_as_flags() -> Iterator[None]:
+    """Say in errors --bounds and not box_bounds, which is its name beside other measurements."""
+    from noiseproof.errors import NoiseproofError
+
+    try:
+        yield
+    except NoiseproofError as error:
+        raise NoiseproofError(re.sub(r"\bbox_(?=[a-z])", "", str(error))) from None
 
 
 @contextlib.contextmanager

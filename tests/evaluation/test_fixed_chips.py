@@ -6,8 +6,9 @@ import pytest
 import torch
 
 import noiseproof as npf
+from noiseproof.errors import NoiseproofError
 from noiseproof.evaluation import Ledger
-from noiseproof.evaluation.fixed_chips import fix_number
+from noiseproof.evaluation.fixed_chips import check_number, fix_number
 from noiseproof.noise import Gaussian, Mismatch, Noise
 
 
@@ -61,11 +62,32 @@ def test_a_number_may_be_changed_before_the_first_chip() -> None:
     assert numbers(ledger) == {0.1: 20}
 
 
+def test_only_a_number_that_would_stand_passes_the_check() -> None:
+    ledger, noises = Ledger(), [Mismatch(zeta=0.2)]
+
+    def refused(chips: int, seed: int = 0) -> str:
+        with pytest.raises(NoiseproofError) as error:
+            check_number(ledger.records, noises, chips, seed)
+        return str(error.value)
+
+    check_number(ledger.records, noises, 10, 0)
+    fix(ledger, 10, 0.1)
+    check_number(ledger.records, noises, 20, 0)  # no chip was looked at
+    simulate(ledger, Mismatch(zeta=0.1), 3)
+    check_number(ledger.records, noises, 10, 0)
+    check_number(ledger.records, noises, 20, 1)
+    assert "seed 0 of this run has 10 chips" in refused(20)
+    check_number(ledger.records, [Mismatch(zeta=0.0), Gaussian(std=0.1)], 20, 0)  # of these nothing is said
+    simulate(ledger, Mismatch(zeta=0.3), 3)
+    assert "before their number was fixed" in refused(10)
+
+
 def test_evaluations_write_it_first_but_not_where_chips_are_added_by_looking() -> None:
     data = npf.data.load("digits", limit_test=20)
     network = npf.networks.MLP(hidden=(8,)).build(data.task, torch.Generator().manual_seed(0))
     settings = {"mismatch": (0.0, 0.1), "processes": 1, "progress": False}
     found = npf.evaluate(network, data, chips=4, **settings).records()
+    assert repr(npf.evaluate(network, data, chips=4, **settings)) == f"Evaluation('network', {len(found)} records)"
     places = {record.metric: place for place, record in reversed(list(enumerate(found)))}
     first = min(place for place, record in enumerate(found) if record.chip is not None)
     assert places["chips_fixed"] < first

@@ -179,7 +179,7 @@ def test_backward_bounds_cost_two_products_for_every_class(digits: Splits) -> No
     ("make", "message"),
     [
         (lambda digits: dense(digits, neuron="lif", steps=4, coding="poisson"), "coding is 'poisson'"),
-        (lambda digits: nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.Softplus()), "layer module.2 is Softplus"),
+        (lambda digits: nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.Softplus()), "layer 2 is Softplus"),
     ],
 )
 def test_networks_without_bounds_are_refused_before_training(make: Callable, message: str, digits: Splits, tmp_path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -13,9 +14,9 @@ from noiseproof.certificates.devices import chips_needed, coverage, failure_rate
 from noiseproof.checklist import checked
 from noiseproof.errors import NoiseproofError
 from noiseproof.records import Record
-from noiseproof.report import certified_ladders
+from noiseproof.report import certified_figures, certified_ladders
 from noiseproof.report.attacked import tables as attack_tables
-from noiseproof.report.certified import Asked, legend, notes, statements, tables
+from noiseproof.report.certified import Asked, legend, notes, sentences, shown_and_folded, statements, tables
 from noiseproof.report.device_chips import up
 from noiseproof.report.device_statements import down
 from noiseproof.report.findings import findings
@@ -158,7 +159,8 @@ def test_certified_boxes_say_how_many_chips_they_cover(runs):
     row = next(row for row in table.rows if row[1].value == 0.01)
     assert row[4].value == zeta
     assert coverage(MOVING, 0.01, zeta) >= 0.999
-    assert [cell.text for cell in row[5:]] == ["99.99", "0", "0"]
+    assert [cell.text for cell in row[5:]] == ["99.99"]  # of the other two, which are 0 in every row, the title speaks
+    assert table.caption.endswith("; at ζ = 0.1 and 0.2 hardly a chip lies in any of them")
     assert row[3].detail == "164 of 200"
 
 
@@ -279,6 +281,40 @@ def test_of_many_boxes_the_middle_ones_stand_open(runs, make_run, tmp_path):
         assert 'data-value="0.03"' not in shown
     few = page([make_run([*boxed("z"), *chips("z", 0.1)])], tmp_path)
     assert "all half-widths" not in few
+
+
+def test_labels_of_half_widths_do_not_run_into_each_other(make_run, monkeypatch):
+    for widths in (tuple(k / 10_000 for k in range(10, 21)), (0.0102, 0.01125, 0.0123, 0.0202), (0.001, 0.0015, 0.02), WIDTHS):
+        drawn = []
+        monkeypatch.setattr(certified_figures, "svg", lambda figure, *_, seen=drawn: seen.append(figure) or "")
+        methods = read([make_run(boxed("a", widths=widths))])
+        certified_figures.overview(certified_ladders.studies(methods)[0], methods, "a")
+        drawn[0].draw_without_rendering()
+        shown = [label for label in drawn[0].axes[0].get_xticklabels() if label.get_text()]
+        assert len(shown) > 1
+        assert all(left.get_window_extent().x1 < right.get_window_extent().x0 for left, right in itertools.pairwise(shown))
+        assert {float(label.get_text()) for label in shown} <= set(widths)
+
+
+def test_the_bounds_of_the_page_have_a_table_of_their_own(make_run):
+    methods = read([make_run(boxed("a"))])
+    shown, (bounds,) = shown_and_folded(certified_ladders.studies(methods)[0], methods)
+    assert [c.title for c in shown.columns][-2:] == ["Certified", "Open"]
+    assert [c.title for c in bounds.columns] == ["Method", "z", "by intervals", "by backward", "by backward-full"]
+    assert column(bounds, "by intervals")[0].detail == "400 ms"
+
+
+def test_one_fraction_is_rounded_in_one_way(make_run, tmp_path):
+    records = [replace(r, value=17 / 30, n=30) if r.metric in ("certified", "survived") else replace(r, n=30) for r in boxed("a")]
+    text = page([make_run(records)], tmp_path)
+    assert "17 of these 30 samples right (56.7 %)" in text
+    assert "56.6" not in text
+
+
+def test_what_the_chips_of_a_seed_say_stands_in_a_sentence(make_run):
+    (said,) = sentences([make_run(chips("a", 0.1, levels=(0.1,)))], Asked(required=0.5), 0)
+    assert ", ζ = 0.1: With 95 % confidence, at most 1 chip in 33 (2.96 %) falls below 50 % accuracy: 0 of 100 chips" in said
+    assert said.endswith(" For 1 in 1,000: --chips 2995 --chip-seed 1, none failing.")
 
 
 def test_the_command_line_says_what_its_heads_mean(runs):

@@ -14,6 +14,7 @@ from made_up import METHODS, chip_records, everything
 
 from noiseproof import report
 from noiseproof.errors import NoiseproofError
+from noiseproof.evaluation.evaluate import Evaluation
 from noiseproof.records import Record, RunFolder
 from noiseproof.statistics import summary
 
@@ -178,6 +179,22 @@ def test_names_from_users_are_escaped(make_run, tmp_path):
     assert "{{ 7 * 7 }}" in page
     assert "&lt;script&gt;alert" in page
     assert Outline(page).open == []
+
+
+def test_one_level_of_noise_has_no_curve_of_yield_against_it(make_run, tmp_path):
+    one, two = ([make_run(chip_records("r", {z: [0.8, 0.9] for z in levels}))] for levels in ((0.3,), (0.1, 0.3)))
+    assert "Yield at a required accuracy" not in written(one, tmp_path, required=0.85)
+    assert "Yield at a required accuracy" in written(two, tmp_path, required=0.85)
+
+
+def test_provenance_of_networks_that_were_given_in_python_names_no_folder(make_run, tmp_path):
+    given = Evaluation({"name": "mine", "data": "fashion-mnist"}, [Record("x", "accuracy", 0.9, 100)])
+    run = make_run([Record("r", "accuracy", 0.8, 100)])
+    page = written([given], tmp_path)
+    assert "Every number above comes from the records of networks that were given in Python" in page
+    assert "in these folders" not in page
+    assert "Where no folder is named, numbers come from the records of networks" in written([run, given], tmp_path)
+    assert "the records in these folders" in written([run], tmp_path)
 
 
 def test_without_records_it_says_so(make_run, tmp_path):

@@ -126,9 +126,10 @@ class Builder:
         """
         found = LAYERS.get(type(module))
         if found is None:
+            of_torch = sorted(kind.__name__ for kind in LAYERS if kind.__module__.startswith("torch.nn."))
+            own = name.removeprefix("module.") or "network"  # as the user has it: adapt puts a network under that name
             raise NoiseproofError(
-                f"layer {name or 'network'} is {type(module).__name__}: no bound is known for it; known are "
-                f"{', '.join(sorted({kind.__name__ for kind in LAYERS}))}"
+                f"layer {own} is {type(module).__name__}: no bound is known for it; known are {', '.join(of_torch)} and spiking neurons"
             )
         return found(self, name, module, at)
 

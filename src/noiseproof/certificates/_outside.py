@@ -93,7 +93,8 @@ def _output(builder: OutsideBuilder, network: Adapted) -> int:
         require(output < len(value), "output", output, f"the network returns {len(value)} values, counted from 0")
         value = value[output]
     if not isinstance(value, Value):
-        raise NoiseproofError(f"the network gives {value}: bounds are known for spikes and logits, in one tensor")
+        remedy = "; read its spikes: adapt(…, output=0)" if isinstance(value, str) else ""  # a string is the name of a membrane
+        raise NoiseproofError(f"the network gives {value}: bounds are known for spikes and logits, in one tensor{remedy}")
     return value.node
 
 

@@ -284,13 +284,13 @@ class BoxStatement:
         return self.right / self.samples
 
     def sentence(self) -> str:
-        """Return the statement in words, rounded to its safe side."""
+        """Return the statement in words: the share of chips rounded down, the accuracy as tables have it beside the exact count."""
         box, noise = f"the box z = {self.z:.4g}", f"mismatch ζ = {self.zeta:.4g} of these {self.parameters:,} parameters alone"
         if self.coverage < HARDLY:
             return f"Of chips under {noise} hardly one lies in {box}: its certificate says nothing of them."
         return (
             f"At least {at_least(min(self.coverage, ALMOST_ALL), 2)} % of chips under {noise} lie in {box}, where each has at least "
-            f"{self.right:,} of these {self.samples:,} samples right ({at_least(self.accuracy)} %)."
+            f"{self.right:,} of these {self.samples:,} samples right ({100 * self.accuracy:.1f} %)."
         )
 
 

@@ -47,6 +47,9 @@ class Evaluation:
     found: list[Record]
     device: str = "cpu"
 
+    def __repr__(self) -> str:
+        return f"Evaluation({self.described.get('name', 'network')!r}, {len(self.found):,} records)"
+
     def records(self) -> list[Record]:
         """Return all records."""
         return self.found

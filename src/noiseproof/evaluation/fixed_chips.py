@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from noiseproof.errors import NoiseproofError
 from noiseproof.evaluation.ledger import Ledger
 from noiseproof.noise import Noise
 from noiseproof.records import Record
@@ -29,13 +30,41 @@ def fix_number(noises: Sequence[Noise], chips: int, seed: int, samples: int, led
         [('chips_fixed', 300.0, 0)]
     """
     blank = [ledger.make(METRIC, float(chips), samples, noise.describe(), seed=seed) for noise in noises if _varies(noise)]
-    mine = [record for record in ledger.records if record.seed == seed and record.perturbation.get("name") == "mismatch" and not record.at]
-    fixed = {(_level_of(record), record.value) for record in mine if record.metric == METRIC}
-    looked_at = {_level_of(record) for record in mine if record.chip is not None and record.perturbation.get("zeta")}
-    if not all((level, float(chips)) in fixed for level in looked_at):
+    if not all(float(chips) in numbers for numbers in _looked_at(ledger.records, seed)):
         return False
     ledger.add([record for record in blank if (found := ledger.find(record)) is None or found.value != record.value])
     return True
+
+
+def check_number(records: Sequence[Record], noises: Sequence[Noise], chips: int, seed: int) -> None:
+    """Raise `NoiseproofError` where `fix_number` would not let `chips` stand: then chips are simulated for no statement.
+
+    `records`: what there is of the network; noises other than mismatch need no number.
+    """
+    looked_at = _looked_at(records, seed)
+    if not any(map(_varies, noises)) or all(float(chips) in numbers for numbers in looked_at):
+        return
+    numbers = set[float].intersection(*looked_at)
+    if not numbers:
+        raise NoiseproofError(
+            f"chip_seed is {seed}: chips of this seed were simulated before their number was fixed, so that nothing can be said of all "
+            "chips from them; give another --chip-seed"
+        )
+    number = f"{max(numbers):.0f}"
+    raise NoiseproofError(
+        f"chips is {chips}: seed {seed} of this run has {number} chips, fixed before they were looked at; give --chips {number} or another "
+        "--chip-seed"
+    )
+
+
+def _looked_at(records: Sequence[Record], seed: int) -> list[set[float]]:
+    """Return the numbers that were fixed for every level of mismatch of which chips of this seed are there; empty where none was."""
+    mine = [record for record in records if record.seed == seed and record.perturbation.get("name") == "mismatch" and not record.at]
+    levels = {_level_of(record): set[float]() for record in mine if record.chip is not None and record.perturbation.get("zeta")}
+    for record in mine:
+        if record.metric == METRIC and (level := _level_of(record)) in levels:
+            levels[level].add(record.value)
+    return list(levels.values())
 
 
 def _varies(noise: Noise) -> bool:

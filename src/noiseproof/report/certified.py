@@ -8,12 +8,13 @@ from pathlib import Path
 
 from noiseproof.report.certified_ladders import Boxes, Ladder, certified, studies, survived
 from noiseproof.report.device_chips import Asked, chips_notes, chips_of
+from noiseproof.report.device_chips import sentences as chips_sentences
 from noiseproof.report.device_statements import statements_of
 from noiseproof.report.numbers import count, duration, level, percent
 from noiseproof.report.reading import Method, Run, read
 from noiseproof.report.tables import EMPTY, Cell, Column, Table, certified_cell
 
-__all__ = ["Asked", "ladder_table", "legend", "notes", "shown_and_folded", "statements", "tables", "words"]
+__all__ = ["Asked", "ladder_table", "legend", "notes", "sentences", "shown_and_folded", "statements", "tables", "words"]
 
 _MANY = 12  # rows: of more, those of the middle half-width stand open
 _ORDER = ("none", "random", "shared", "per-sample")  # of the columns: from what leaves most to what leaves least
@@ -57,31 +58,52 @@ def notes(runs: Sequence[Run], parameters: str = "", chips: int | None = None, s
     return chips_notes(chips_of(_one_by_one(read(runs)), Asked(), parameters), chips, seed)
 
 
+def sentences(runs: Sequence[Run], asked: Asked, seed: int, parameters: str = "") -> list[str]:
+    """Return what the chips of `seed` say of all chips, a sentence for every run and level, and what it takes to say what is asked."""
+    return chips_sentences(chips_of(_one_by_one(read(runs)), asked, parameters), asked, seed)
+
+
 def shown_and_folded(boxes: Boxes, methods: Sequence[Method]) -> tuple[Table, tuple[Table, ...]]:
     """Return the ladder that stands open on the page, of many rows those of the middle half-width, and what waits behind a click."""
-    whole = ladder_table(boxes, methods)
+    whole, bounds = ladder_table(boxes, methods, bounds=False), (bounds_table(boxes, methods),) if len(boxes.bounds) > 1 else ()
     if len(whole.rows) <= _MANY or len(boxes.levels) == 1:
-        return whole, ()
-    return ladder_table(boxes, methods, (boxes.headline,)), (replace(whole, caption="The ladder at all half-widths"),)
+        return whole, bounds
+    middle = ladder_table(boxes, methods, (boxes.headline,), bounds=False)
+    return middle, (replace(whole, caption="The ladder at all half-widths"), *bounds)
 
 
-def ladder_table(boxes: Boxes, methods: Sequence[Method], widths: Sequence[float] = ()) -> Table:
-    """Return one row per method and half-width (all of them, or `widths`): what attacks leave, bounds certify, and what lies between."""
+def bounds_table(boxes: Boxes, methods: Sequence[Method]) -> Table:
+    """Return what each bound certifies, and in which time: one row per method and half-width."""
+    columns = (Column("Method", numeric=False), Column("z"), *(Column(f"by {name}", "%, time") for name in boxes.bounds))
+    rows = (
+        (Cell(method.label), Cell(level(z), value=z), *(_by(ladders, name) for name in boxes.bounds))
+        for method in methods
+        for z in boxes.levels
+        if (ladders := boxes.of(method, z))
+    )
+    return Table("What each bound certifies, and in which time", columns, tuple(rows))
+
+
+def ladder_table(boxes: Boxes, methods: Sequence[Method], widths: Sequence[float] = (), *, bounds: bool = True) -> Table:
+    """Return one row per method and half-width (all of them, or `widths`): what attacks leave, what is certified, and what lies between.
+
+    With `bounds` also what each of several bounds certifies, and in which time.
+    """
     several = len(boxes.bounds) > 1
     attacks = [a for a in _ORDER if any(a in ladder.survived for ladders in boxes.ladders.values() for ladder in ladders)]
     columns = [Column("Method", numeric=False), Column("z"), *(Column(_NAMES[a], _DETAILS[a]) for a in attacks)]
     columns += [Column("Certified", "best bound, %" if several else f"by {boxes.bounds[0]}, %" if boxes.bounds else "%")]
-    columns += [Column(f"by {name}", "%, time") for name in boxes.bounds] if several else []
     columns += [Column("Open", "%"), *(() if several else (Column("Time", "of the bound"),))]
+    columns += [Column(f"by {name}", "%, time") for name in boxes.bounds] if several and bounds else []
     rows = [
         (
             Cell(method.label),
             Cell(level(z), value=z),
             *(_fraction(survived(ladders, attack)) for attack in attacks),
             certified_cell(ladders),
-            *(_by(ladders, name) for name in (boxes.bounds if several else ())),
             _open(ladders),
             *(() if several else (_time(ladders),)),
+            *(_by(ladders, name) for name in (boxes.bounds if several and bounds else ())),
         )
         for method in methods
         for z in widths or boxes.levels

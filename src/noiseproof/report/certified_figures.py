@@ -107,6 +107,6 @@ def _arithmetic(boxes: Boxes, method: Method) -> str:
 def _finish(axes: Axes, boxes: Boxes) -> None:
     """Set both axes."""
     axes.set_ylim(-3, 103)
-    scale_for(axes, boxes.levels, level, span=_DECADE)
+    scale_for(axes, boxes.levels, level, exact=True, span=_DECADE)
     axes.set_xlabel("half-width z of the box, relative to each parameter")
     axes.set_ylabel("samples right, %")

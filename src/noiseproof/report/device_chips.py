@@ -107,7 +107,8 @@ def chips_table(chips: Sequence[Chips], asked: Asked, at: str = "") -> Table:
         columns.append(Column("Box needed", f"z; one in {asked.one_in} out"))
     several = len({c.parameters for c in chips}) > 1
     rows = [_row(c, asked, len(columns), several) for c in chips]
-    caption = f"From simulated chips{f' {at}' if at else ''}, with {share(asked.confidence)} % confidence"
+    each = f", each on {counts([c.samples for c in chips], 'test sample')}" if chips else ""
+    caption = f"From simulated chips{f' {at}' if at else ''}{each}, with {share(asked.confidence)} % confidence"
     return Table(caption, tuple(columns), tuple(rows))
 
 
@@ -138,6 +139,19 @@ def chips_text(chips: Sequence[Chips], asked: Asked) -> tuple[str, ...]:
             "with another --chip-seed."
         )
     return tuple(lines)
+
+
+def sentences(chips: Sequence[Chips], asked: Asked, seed: int | None) -> list[str]:
+    """Return a line for every network and level: what its chips of `seed` say of all, and how many of another seed would say enough."""
+    lines = []
+    for c in chips:
+        if c.statement is None or c.seed != seed:
+            continue
+        fresh = c.statement.fresh_needed(asked.failure_rate)
+        unused = 1 + max(other.seed or 0 for other in chips if other.label == c.label)
+        more = f" For 1 in {asked.one_in}: --chips {fresh} --chip-seed {unused}, none failing." if fresh else ""
+        lines.append(f"{c.label}, ζ = {level(c.zeta)}: {c.statement.sentence()}{more}")
+    return lines
 
 
 def chips_notes(chips: Sequence[Chips], number: int | None = None, seed: int | None = None) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from noiseproof.certificates.devices import ALMOST_ALL, HARDLY, BoxStatement, at_least, combined, coverage, mismatch_covered
 from noiseproof.report.certified_ladders import Ladder, ladders_of
 from noiseproof.report.device_chips import Asked, Chips, chips_of, chips_table, chips_text, cut, networks, which
-from noiseproof.report.numbers import level, percent
+from noiseproof.report.numbers import level, listing, percent
 from noiseproof.report.reading import Method
 from noiseproof.report.tables import Cell, Column, Table
 
@@ -65,13 +65,15 @@ def statements_of(methods: Sequence[Method], asked: Asked, parameters: str = "")
 def boxes_table(boxes: Sequence[Certificate], chips: Sequence[Chips], asked: Asked) -> Table:
     """Return what certified boxes say of chips under mismatch: the ζ that a box still covers, and its coverage at the ζ simulated."""
     zetas = sorted({c.zeta for c in chips})
+    shares = {zeta: [_coverage(box, zeta, chips) for box in boxes] for zeta in zetas}
+    far = [zeta for zeta in zetas if all(cell.text == "0" for cell in shares[zeta])]  # a column of zeros says it once, in the title
     columns = (
         Column("Method", numeric=False),
         Column("z"),
         Column("Parameters", "that move"),
         Column("Certified", "of samples, %"),
         Column("ζ covered", f"one in {asked.one_in} out"),
-        *(Column(f"ζ = {level(zeta)}", "covered, %") for zeta in zetas),
+        *(Column(f"ζ = {level(zeta)}", "covered, %") for zeta in zetas if zeta not in far),
     )
     rows = [
         (
@@ -80,11 +82,13 @@ def boxes_table(boxes: Sequence[Certificate], chips: Sequence[Chips], asked: Ask
             Cell(f"{box.moving:,}", which(box.parameters), box.moving),
             Cell(percent(box.certified), f"{round(box.certified * box.ladder.samples):,} of {box.ladder.samples:,}", box.certified),
             _covered(box, chips, asked),
-            *(_coverage(box, zeta, chips) for zeta in zetas),
+            *(shares[zeta][place] for zeta in zetas if zeta not in far),
         )
-        for box in boxes
+        for place, box in enumerate(boxes)
     ]
-    return Table("From certified boxes, for mismatch of the parameters that move in the box alone", columns, tuple(rows))
+    none = f"; at ζ = {listing(level(zeta) for zeta in far)} hardly a chip lies in any of them" if far and boxes else ""
+    caption = f"From certified boxes, for mismatch of the parameters that move in the box alone{none}"
+    return Table(caption, columns, tuple(rows))
 
 
 def shown_and_folded(boxes: Sequence[Certificate], chips: Sequence[Chips], asked: Asked) -> tuple[Table, tuple[Table, ...]]:

@@ -214,13 +214,13 @@ def scale_for(axes: Axes, levels: Sequence[float], write: Callable[[float], str]
     elif wide:
         axes.set_xscale("log")
     if wide or exact:
-        ticks = _thinned(sorted({*levels, *([0.0] if from_zero else [])}), wide)
+        ticks = _thinned(sorted({*levels, *([0.0] if from_zero else [])}), wide, max(len(write(at)) for at in levels))
         axes.set_xticks(ticks, [write(at) for at in ticks])
         axes.set_xticks([], minor=True)
 
 
-def _thinned(levels: Sequence[float], wide: bool) -> list[float]:
-    """Return levels whose labels do not run into each other, from the largest one down."""
+def _thinned(levels: Sequence[float], wide: bool, letters: int = 0) -> list[float]:
+    """Return levels whose labels, of at most so many letters, do not run into each other, from the largest one down."""
     low, high = min(levels), max(levels)
 
     smallest = min((at for at in levels if at > 0), default=1.0)
@@ -228,7 +228,7 @@ def _thinned(levels: Sequence[float], wide: bool) -> list[float]:
     def place(at: float) -> float:
         return math.log(max(at, smallest / 2)) if wide else at
 
-    room = 0.09 * (place(high) - place(low))
+    room = max(0.09, 0.022 * letters) * (place(high) - place(low))
     kept: list[float] = []
     for at in sorted(levels, reverse=True):
         if not kept or place(kept[-1]) - place(at) >= room:

@@ -17,13 +17,14 @@ class Origin:
     seed: str
     facts: tuple[tuple[str, str], ...]
     settings: str  # experiment.toml
+    in_folder: bool  # not where a network was given in Python
 
 
 def origins(methods: Sequence[Method]) -> tuple[Origin, ...]:
     """Return the provenance of every network, in the order of the methods."""
     several = len(tasks(methods)) > 1
     return tuple(
-        Origin(f"{m.data}: {m.label}" if several else m.label, network.seed, _facts(network), network.toml.strip())
+        Origin(f"{m.data}: {m.label}" if several else m.label, network.seed, _facts(network), network.toml.strip(), bool(network.folder))
         for m in methods
         for network in m.networks
     )

@@ -83,7 +83,7 @@ def _noise(noise: Noise, methods: Sequence[Method], required: float | None, anch
     at = noise.headline
     drawn, left_out_methods = _drawn(methods)
     drawings = [figures.accuracy(noise, drawn, f"{anchor}-accuracy"), figures.yield_by_requirement(noise, drawn, at, f"{anchor}-yield")]
-    if required is not None:
+    if required is not None and len(noise.noisy_levels) > 1:  # of one level it is a single dot, which stands in the figure before
         drawings.append(figures.yield_by_level(noise, drawn, required, f"{anchor}-required"))
     levels = noise.noisy_levels
     most = _MOST_LEVELS if len(drawn) <= _MOST_METHODS else 1
