@@ -67,6 +67,7 @@ def robustness(
     Example:
         >>> import noiseproof as npf
         >>> data = npf.data.load("digits", limit_test=50)
+        >>> _ = torch.manual_seed(0)
         >>> network = npf.adapt(nn.Sequential(nn.Flatten(), nn.Linear(784, 10)))
         >>> records = robustness(network, data.test, npf.attacks.PGD(eps=0.1, steps=5), checks=False)
         >>> [record.metric for record in records]
