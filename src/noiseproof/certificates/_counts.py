@@ -18,10 +18,9 @@ from torch import Tensor
 from noiseproof.certificates._first_layer import reduced
 from noiseproof.certificates._forks import fork
 from noiseproof.certificates._graph import Neurons
-from noiseproof.certificates._interval import Interval, point, through
+from noiseproof.certificates._interval import Interval, added, multiplied, point, size_of, stack_of, through
 from noiseproof.certificates._rows import Filter, filter_of
 from noiseproof.certificates._spikes import SpikeBounds
-from noiseproof.certificates.intervals import _plus, _stacked, _times
 
 
 @dataclass(frozen=True)
@@ -136,7 +135,7 @@ class _Layer:
         for step, parent in zip(reversed(steps), reversed(self.parents), strict=True):
             found.append(Interval(step.low[row], step.high[row]))
             row = parent[row]
-        return _stacked(found[::-1])
+        return stack_of(found[::-1])
 
     def _input(self, t: int) -> tuple[Interval, Interval | None, Tensor | float]:
         """Return the input and U at a step, one a state, and the rounding error of the input that is not in it."""
@@ -145,22 +144,22 @@ class _Layer:
         back, error = self.op.recurrent, 0.0
         if back is not None:
             # the input is one more term of the sum over the own spikes
-            error = self._one_each(back.slack * _size(taken)) if back.slack else 0.0
-            taken = _plus(taken.widened(back.slack), through(back, self.fired))
-            U = None if U is None or self.own_ones is None else _plus(U, through(back, self.own_row, self.own_ones[t]))
+            error = self._one_each(back.slack * size_of(taken)) if back.slack else 0.0
+            taken = added(taken.widened(back.slack), through(back, self.fired))
+            U = None if U is None or self.own_ones is None else added(U, through(back, self.own_row, self.own_ones[t]))
         if U is None:
             return self._each(taken), None, error
-        self.reach = torch.maximum(self.reach, _size(U))
+        self.reach = torch.maximum(self.reach, size_of(U))
         return self._each(taken), self._each(U), error
 
     def _step(self, t: int) -> tuple[Interval, Interval, Interval]:
         taken, U, error = self._input(t)
         gain, slack = self._constant("gain", t), self.op.slack
-        driven = _times(gain, taken)
+        driven = multiplied(gain, taken)
         h = self._potential(driven.widened(slack))
         drift = None
         if self.states.drift is not None:
-            drift = self.states.drift.high + slack * _size(driven) + _size(gain) * error
+            drift = self.states.drift.high + slack * size_of(driven) + size_of(gain) * error
         if U is not None:
             h, drift = self._with_sum(h, U, drift)
         states = self.states
@@ -196,7 +195,7 @@ class _Layer:
 
     def _potential(self, driven: Interval) -> Interval:
         """Return h = λ·v + g·I − q; rounded as in the network where λ·v and q are known, so that exact bounds of one chip are its run."""
-        h, leaked, q = _plus(self.states.carry, driven), self.states.leaked, self.states.pending
+        h, leaked, q = added(self.states.carry, driven), self.states.leaked, self.states.pending
         if leaked is None or q is None:
             return h
         known = (leaked.low == leaked.high) & (q.low == q.high)
@@ -209,12 +208,12 @@ class _Layer:
         They do by roundings of d and of all that U has been so far, which may be far larger than h.
         """
         d = point(torch.zeros_like(h.low)) if self.states.resets is None else self.states.resets
-        error = (0.0 if drift is None else drift) + self.tiny * (_size(U) + _size(d))
+        error = (0.0 if drift is None else drift) + self.tiny * (size_of(U) + size_of(d))
         low, high = U.low - d.high - error, U.high - d.low + error
         if self.states.resets is None:  # hard reset: h is U until the first spike
             first = self.states.number == 0
             low, high = torch.where(first, low, -torch.inf), torch.where(first, high, torch.inf)
-        apart = self.tolerance * (1 + _size(h) + _size(d) + self._one_each(self.reach))
+        apart = self.tolerance * (1 + size_of(h) + size_of(d) + self._one_each(self.reach))
         low, high = torch.where(low > h.low + apart, low, h.low), torch.where(high < h.high - apart, high, h.high)
         left = low <= high + apart
         if not bool(left.all()):
@@ -262,12 +261,12 @@ class _Layer:
             v = Interval((h.low - B.high).clamp_min(0), (h.high - B.low).clamp_min(0))
         else:
             v = h
-        carry = leaked = _times(leak, v)
-        size = slack * _size(carry)
+        carry = leaked = multiplied(leak, v)
+        size = slack * size_of(carry)
         carry = carry.widened(slack)
         if fired and form.reset == "soft-next":
             q = B.widened(slack)
-            carry, size = Interval(carry.low - q.high, carry.high - q.low), size + slack * _size(B)
+            carry, size = Interval(carry.low - q.high, carry.high - q.low), size + slack * size_of(B)
         parts = [carry]
         if old.leaked is not None:
             parts += [leaked, B if fired else point(zero)]
@@ -277,10 +276,10 @@ class _Layer:
             dead = zero + form.refractory
             parts.append(point(dead) if fired else Interval((old.dead.low - 1).clamp_min(0), (old.dead.high - 1).clamp_min(0)))
         if old.resets is not None:
-            d = _times(leak, _plus(old.resets, B) if fired and form.reset == "soft" else old.resets)
-            parts.append(_plus(d, B) if fired and form.reset == "soft-next" else d)
+            d = multiplied(leak, added(old.resets, B) if fired and form.reset == "soft" else old.resets)
+            parts.append(added(d, B) if fired and form.reset == "soft-next" else d)
         if drift is not None:
-            parts.append(point((_size(leak) * drift + size) * (1 + self.tiny)))
+            parts.append(point((size_of(leak) * drift + size) * (1 + self.tiny)))
         for wanted, trace in zip(self.kept, old.traces, strict=True):
             more = wanted.gain[t] if fired else 0.0
             parts.append(Interval(wanted.leak[t] * trace.low + more, wanted.leak[t] * trace.high + more))
@@ -290,7 +289,7 @@ class _Layer:
         """Return B = θ + β·b, one a state."""
         B = self._constant("threshold", t)
         if self.states.adaptation is not None:
-            B = _plus(B, _times(self._constant("beta", t), self.states.adaptation)).widened(self.op.slack)
+            B = added(B, multiplied(self._constant("beta", t), self.states.adaptation)).widened(self.op.slack)
         like = self.states.carry.low
         return Interval(B.low.expand_as(like), B.high.expand_as(like))
 
@@ -348,8 +347,3 @@ class _Layer:
 
     def _each(self, values: Interval) -> Interval:
         return Interval(self._one_each(values.low), self._one_each(values.high))
-
-
-def _size(a: Interval) -> Tensor:
-    """Return the largest magnitude in an interval."""
-    return torch.maximum(a.low.abs(), a.high.abs())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -26,6 +27,43 @@ class Interval(NamedTuple):
 def point(value: Tensor) -> Interval:
     """Return a value as an interval of no width; both ends are the same tensor, which saves work further on."""
     return Interval(value, value)
+
+
+def mapped(a: Interval, function: Callable[[Tensor], Tensor]) -> Interval:
+    """Return the bounds of a monotone function that does not round; evaluated once where both ends are the same tensor."""
+    low = function(a.low)
+    return point(low) if a.low is a.high else Interval(low, function(a.high))
+
+
+def added(a: Interval, b: Interval) -> Interval:
+    """Return the bounds of a sum."""
+    return Interval(a.low + b.low, a.high + b.high)
+
+
+def subtracted(a: Interval, b: Interval) -> Interval:
+    """Return the bounds of a difference."""
+    return Interval(a.low - b.high, a.high - b.low)
+
+
+def multiplied(a: Interval, b: Interval) -> Interval:
+    """Return the hull of the products, whatever their signs."""
+    products = [a.low * b.low, a.low * b.high]
+    if a.low is not a.high:
+        products += [a.high * b.low, a.high * b.high]
+    low, high = products[0], products[0]
+    for product in products[1:]:
+        low, high = torch.minimum(low, product), torch.maximum(high, product)
+    return Interval(low, high)
+
+
+def stack_of(values: list[Interval]) -> Interval:
+    """Return intervals one behind the other, along a new first dimension."""
+    return Interval(torch.stack([value.low for value in values]), torch.stack([value.high for value in values]))
+
+
+def size_of(a: Interval) -> Tensor:
+    """Return the largest magnitude in an interval."""
+    return torch.maximum(a.low.abs(), a.high.abs())
 
 
 def through(linear: Linear, a: Interval, ones: Tensor | float = 1.0) -> Interval:

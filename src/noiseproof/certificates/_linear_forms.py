@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from noiseproof.certificates._graph import Add, Graph, Linear, MaxPool, Node, Op, ReLU
-from noiseproof.certificates._interval import Interval
+from noiseproof.certificates._interval import Interval, size_of
 from noiseproof.certificates._layers import dense
 from noiseproof.certificates._relaxations import Line, Sources, above_relu, below_relu, chord, crossing, of_windows
 
@@ -47,7 +47,7 @@ class Backward:
             for source, part in zip(node.inputs, self._step(node, index, rows, found, slopes or {}), strict=True):
                 if source in waiting:
                     part = waiting[source] + part
-                    found.round(part, _size(self.values[source]), 1)
+                    found.round(part, size_of(self.values[source]), 1)
                 waiting[source] = part
         return found.safe
 
@@ -193,11 +193,7 @@ def _end(rows: Tensor, a: Interval, found: _Sum) -> None:
         up = rows.clamp(min=0)
         value = _dot(up, a.low) + _dot(rows - up, a.high)
     found.add(value, value.new_zeros(()), 0)
-    found.round(rows, _size(a), a.low[0].numel())
-
-
-def _size(a: Interval) -> Tensor:
-    return torch.maximum(a.low.abs(), a.high.abs())
+    found.round(rows, size_of(a), a.low[0].numel())
 
 
 def _dot(rows: Tensor, a: Tensor) -> Tensor:

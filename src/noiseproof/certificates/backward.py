@@ -17,7 +17,7 @@ from noiseproof.certificates._interval import Interval, margins, separate_margin
 from noiseproof.certificates._layers import dense, same, scaled
 from noiseproof.certificates._linear_forms import Backward, separate, shared
 from noiseproof.certificates._relaxations import below_relu, crossing
-from noiseproof.certificates.intervals import _plain, interval_margins, interval_values
+from noiseproof.certificates.intervals import interval_margins, interval_values, operation_bounds
 from noiseproof.errors import NoiseproofError, require_number
 
 # tensors as large as the coefficients that live at the same time
@@ -128,7 +128,7 @@ def _values(graph: Graph, x: Tensor, full: bool, most_neurons: int, most_bytes: 
             if node.op is None:
                 continue
             if index not in exact:
-                values[index] = _both(values[index], _plain(node, [values[source] for source in node.inputs], False))
+                values[index] = _both(values[index], operation_bounds(node, [values[source] for source in node.inputs], False))
             wanted = _wanted(graph, index, values[index])
             if index in exact or wanted is None:
                 continue

@@ -8,14 +8,26 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from noiseproof.certificates._graph import Add, Graph, Linear, MaxPool, Neurons, Node, Op, Readout, ReLU
-from noiseproof.certificates._interval import Interval, margins, point, rounding_of_mixed, separate_margins, through
+from noiseproof.certificates._interval import (
+    Interval,
+    added,
+    mapped,
+    margins,
+    multiplied,
+    point,
+    rounding_of_mixed,
+    separate_margins,
+    stack_of,
+    subtracted,
+    through,
+)
 from noiseproof.certificates._layers import dense
 from noiseproof.certificates._spikes import SpikeBounds
 from noiseproof.errors import NoiseproofError
@@ -129,13 +141,13 @@ def _walk(graph: Graph, x: Tensor, *, keep: bool = False, nodes: int | None = No
     for at, node in enumerate(graph.nodes[:nodes]):
         found = None
         if node.op is None:
-            value = _inputs(graph, x)
+            value = input_ends(graph, x)
         elif isinstance(node.op, Neurons):
             value, found = _emitted(node.op, values[node.inputs[0]], graph.steps or 0, keep)
         elif isinstance(node.op, Readout):
             value = _read(node.op, values[node.inputs[0]], graph)
         else:
-            value = _plain(node, [values[source] for source in node.inputs], graph.spiking)
+            value = operation_bounds(node, [values[source] for source in node.inputs], graph.spiking)
         for source in node.inputs:
             if last_use[source] == at:
                 values.pop(source, None)
@@ -143,7 +155,7 @@ def _walk(graph: Graph, x: Tensor, *, keep: bool = False, nodes: int | None = No
         yield value, found
 
 
-def _inputs(graph: Graph, x: Tensor) -> Interval:
+def input_ends(graph: Graph, x: Tensor) -> Interval:
     shape = graph.nodes[0].shape
     sizes = ", ".join(map(str, shape))
     takes = f"[B, {sizes}]" + (f", or sequences [B, {graph.steps}, {sizes}] where the network takes them" if graph.spiking else "")
@@ -159,52 +171,27 @@ def _final(walk: Iterator[tuple[Interval, SpikeBounds | None]]) -> Interval:
     return deque(walk, maxlen=1).pop()[0]
 
 
-def _plain(node: Node, taken: list[Interval], spiking: bool) -> Interval:
+def operation_bounds(node: Node, taken: list[Interval], spiking: bool) -> Interval:
     """Return the bounds of an operation that knows no time; its rows are samples, or steps × samples."""
     op, a = node.op, taken[0]
     if isinstance(op, Add):
-        return _plus(a, taken[1]).widened(op.slack)
+        return added(a, taken[1]).widened(op.slack)
     if isinstance(op, ReLU):
-        return _each(a, torch.relu)
+        return mapped(a, torch.relu)
     if not spiking:
         return _rows(op, a)
     batch = a.low.shape[:2]
-    return _each(_rows(op, _each(a, lambda value: value.flatten(0, 1))), lambda value: value.unflatten(0, batch))
+    return mapped(_rows(op, mapped(a, lambda value: value.flatten(0, 1))), lambda value: value.unflatten(0, batch))
 
 
 def _rows(op: Op | None, a: Interval) -> Interval:
     if a.low.ndim == 4 and (isinstance(op, MaxPool) or (isinstance(op, Linear) and op.weight is not None and op.weight.ndim == 4)):
-        a = _each(a, ChannelsLast())
+        a = mapped(a, ChannelsLast())
     if isinstance(op, Linear):
         return through(op, a)
     if isinstance(op, MaxPool):
-        return _each(a, op.apply)
+        return mapped(a, op.apply)
     raise NoiseproofError(f"operation is {type(op).__name__}: plain intervals know no bound for it")
-
-
-def _each(a: Interval, function: Callable[[Tensor], Tensor]) -> Interval:
-    """Return the bounds of a monotone function that does not round; evaluated once where both ends are the same tensor."""
-    low = function(a.low)
-    return point(low) if a.low is a.high else Interval(low, function(a.high))
-
-
-def _plus(a: Interval, b: Interval) -> Interval:
-    return Interval(a.low + b.low, a.high + b.high)
-
-
-def _minus(a: Interval, b: Interval) -> Interval:
-    return Interval(a.low - b.high, a.high - b.low)
-
-
-def _times(a: Interval, b: Interval) -> Interval:
-    """Return the hull of the products, whatever their signs."""
-    products = [a.low * b.low, a.low * b.high]
-    if a.low is not a.high:
-        products += [a.high * b.low, a.high * b.high]
-    low, high = products[0], products[0]
-    for product in products[1:]:
-        low, high = torch.minimum(low, product), torch.maximum(high, product)
-    return Interval(low, high)
 
 
 # --- neurons
@@ -239,39 +226,39 @@ def _emitted(op: Neurons, current: Interval, steps: int, keep: bool) -> tuple[In
     for t, taken in enumerate(_in_time(current.low, current.high, steps) or []):
         if op.recurrent is not None:
             # the current is one more term of the sum over the layer's own spikes
-            taken = _plus(taken.widened(op.recurrent.slack), through(op.recurrent, state.s))
+            taken = added(taken.widened(op.recurrent.slack), through(op.recurrent, state.s))
         h, state = _step(op, constants, state, taken, t)
         spikes.append(state.s)
         if keep:
             potentials.append(h)
             thresholds.append(Interval(state.B.low.expand_as(h.low), state.B.high.expand_as(h.high)))
-    found = _stacked(spikes)
+    found = stack_of(spikes)
     if not keep:
         return found, None
-    return found, SpikeBounds(found, _stacked(potentials), _stacked(thresholds), _each(found, lambda ends: ends.sum(0)))
+    return found, SpikeBounds(found, stack_of(potentials), stack_of(thresholds), mapped(found, lambda ends: ends.sum(0)))
 
 
 def _step(op: Neurons, constants: _Constants, state: _State, current: Interval, t: int) -> tuple[Interval, _State]:
     """Return h and the state after one step: the equation, line by line."""
     form, (v, s, b, r, B) = op.form, state
-    h = _plus(
-        _times(constants.leak[t], v).widened(op.slack),
-        (current if constants.gain is None else _times(constants.gain[t], current)).widened(op.slack),
+    h = added(
+        multiplied(constants.leak[t], v).widened(op.slack),
+        (current if constants.gain is None else multiplied(constants.gain[t], current)).widened(op.slack),
     )
     if form.reset == "soft-next":
-        h = _minus(h, _times(B, _cut(form, s)).widened(op.slack))
+        h = subtracted(h, multiplied(B, _cut(form, s)).widened(op.slack))
     if form.adaptive and constants.rho is not None:
         b = _blend(constants.rho[t], b, s).widened(op.slack)
         B = _threshold(op, constants, b, t)
     s = _fired(form, h, B, r)
     if form.refractory:
-        full, less = float(form.refractory), _each(r, lambda left: (left - 1).clamp_min(0))
+        full, less = float(form.refractory), mapped(r, lambda left: (left - 1).clamp_min(0))
         r = Interval(torch.where(s.low > 0, full, less.low), torch.where(s.high > 0, full, less.high))
     if form.reset == "hard":
         cut = _cut(form, s)
-        v = _times(Interval(1 - cut.high, 1 - cut.low), h)
+        v = multiplied(Interval(1 - cut.high, 1 - cut.low), h)
     elif form.reset == "soft":
-        v = _minus(h.widened(op.slack), _times(B, _cut(form, s)).widened(op.slack))
+        v = subtracted(h.widened(op.slack), multiplied(B, _cut(form, s)).widened(op.slack))
     else:
         v = h
     return h, _State(v, s, b, r, B)
@@ -282,7 +269,7 @@ def _threshold(op: Neurons, constants: _Constants, b: Interval, t: int) -> Inter
     theta = constants.threshold[t]
     if constants.beta is None or not op.form.adaptive:
         return theta
-    return _plus(theta, _times(constants.beta[t], b)).widened(op.slack)
+    return added(theta, multiplied(constants.beta[t], b)).widened(op.slack)
 
 
 def _blend(rho: Interval, b: Interval, s: Interval) -> Interval:
@@ -317,10 +304,6 @@ def _in_time(low: Tensor | None, high: Tensor | None, steps: int) -> list[Interv
     return [Interval(*ends) for ends in zip(in_time(low, steps), in_time(high, steps), strict=True)]
 
 
-def _stacked(values: list[Interval]) -> Interval:
-    return Interval(torch.stack([value.low for value in values]), torch.stack([value.high for value in values]))
-
-
 # --- readouts
 
 
@@ -334,12 +317,12 @@ def _read(op: Readout, spikes: Interval, graph: Graph) -> Interval:
     rest = spikes.low.new_zeros(())
     total, ones, totals, all_ones = point(rest), 0.0, [], []
     for taken in _in_time(spikes.low, spikes.high, steps) or []:
-        total, ones = _plus(Interval(op.leak * total.low, op.leak * total.high), taken), op.leak * ones + 1.0
+        total, ones = added(Interval(op.leak * total.low, op.leak * total.high), taken), op.leak * ones + 1.0
         totals.append(total)
         all_ones.append(ones)
-    rows = _each(_stacked(totals), lambda value: value.flatten(0, 1))
+    rows = mapped(stack_of(totals), lambda value: value.flatten(0, 1))
     u = through(op.linear, rows, rest.new_tensor(all_ones).repeat_interleave(batch))
-    return _each(u, lambda value: value.unflatten(0, (steps, batch)).amax(0))
+    return mapped(u, lambda value: value.unflatten(0, (steps, batch)).amax(0))
 
 
 def _weighted(op: Readout, spikes: Interval, graph: Graph) -> tuple[Interval, float]:
@@ -352,4 +335,4 @@ def _weighted(op: Readout, spikes: Interval, graph: Graph) -> tuple[Interval, fl
     # the sum over time rounds every term by itself
     wide = spikes.widened(op.linear.slack)
     weights = spikes.low.new_tensor(kept if len(spikes.low) == steps else [ones])
-    return _each(wide, lambda value: torch.tensordot(weights, value, 1)), ones
+    return mapped(wide, lambda value: torch.tensordot(weights, value, 1)), ones

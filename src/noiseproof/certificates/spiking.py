@@ -10,10 +10,10 @@ from torch import Tensor
 from noiseproof.certificates._counts import count_domain
 from noiseproof.certificates._first_layer import Trains, still, trains
 from noiseproof.certificates._graph import Add, Graph, Linear, MaxPool, Neurons, Readout, ReLU
-from noiseproof.certificates._interval import Interval, margins, rounding_of_mixed, separate_margins
+from noiseproof.certificates._interval import Interval, added, mapped, margins, rounding_of_mixed, separate_margins, size_of
 from noiseproof.certificates._rows import Filter, every_step, filter_of, filter_of_readout, through_rows
 from noiseproof.certificates._spikes import SpikeBounds
-from noiseproof.certificates.intervals import _each, _inputs, _plain, _plus, interval_logits, interval_margins
+from noiseproof.certificates.intervals import input_ends, interval_logits, interval_margins, operation_bounds
 from noiseproof.errors import NoiseproofError
 
 
@@ -27,15 +27,15 @@ def spiking_layers(graph: Graph, x: Tensor, *, most_bytes: int = 2**28) -> dict[
 
     Raises `NoiseproofError` for a network without spiking neurons and for inputs of another shape.
     """
-    found = [_Walk(graph, block).bounds for block in _blocks(graph, x, most_bytes)]
+    found = [Walk(graph, block).bounds for block in _blocks(graph, x, most_bytes)]
     return {at: SpikeBounds(*(_joined([one[at][k] for one in found], int(k < 3)) for k in range(4))) for at in found[0]}
 
 
 @torch.no_grad()
 def spiking_logits(graph: Graph, x: Tensor, *, most_bytes: int = 2**28) -> Interval:
     """Return the least and largest value of every logit [B, C] over the box. Arguments and errors as for `spiking_layers`."""
-    ours = _joined([_Walk(graph, block).logits() for block in _blocks(graph, x, most_bytes)], 0)
-    if not _rounded(graph):
+    ours = _joined([Walk(graph, block).logits() for block in _blocks(graph, x, most_bytes)], 0)
+    if not is_rounded(graph):
         return ours
     plain = interval_logits(graph, x)  # may be tighter by what is rounded
     return Interval(torch.maximum(ours.low, plain.low), torch.minimum(ours.high, plain.high))
@@ -63,8 +63,8 @@ def spiking_margins(graph: Graph, x: Tensor, y: Tensor, *, most_bytes: int = 2**
     if len(y) != len(x) or not bool(((y >= 0) & (y < classes)).all()):
         raise NoiseproofError(f"y is of shape {tuple(y.shape)} for {len(x)} samples: give one class of 0 to {classes - 1} a sample")
     blocks = _blocks(graph, x, most_bytes)
-    ours = torch.cat([_Walk(graph, block).margins(labels) for block, labels in zip(blocks, y.split(len(blocks[0])), strict=True)])
-    return torch.maximum(ours, interval_margins(graph, x, y)) if _rounded(graph) else ours
+    ours = torch.cat([Walk(graph, block).margins(labels) for block, labels in zip(blocks, y.split(len(blocks[0])), strict=True)])
+    return torch.maximum(ours, interval_margins(graph, x, y)) if is_rounded(graph) else ours
 
 
 class _Source(Protocol):
@@ -84,11 +84,11 @@ class _Given(NamedTuple):
         value = _filtered(A, self.steps)
         if not self.rounded or wanted == every_step(len(self.steps.low)):
             return value
-        tiny = 4 * len(A.mT) * torch.finfo(A.dtype).eps * torch.tensordot(A.abs(), _size(self.steps), 1)
+        tiny = 4 * len(A.mT) * torch.finfo(A.dtype).eps * torch.tensordot(A.abs(), size_of(self.steps), 1)
         return Interval(value.low - tiny, value.high + tiny)
 
 
-class _Exact(NamedTuple):
+class ExactLayer(NamedTuple):
     """The first layer, train by train."""
 
     trains: Trains
@@ -113,24 +113,24 @@ class _Counted(NamedTuple):
     def rows(self, wanted: Filter) -> Interval:
         whole = wanted._replace(last=False)
         value = self.kept[whole] if whole in self.kept else _Given(self.spikes, self.rounded).rows(whole)
-        return _each(value, lambda ends: ends[-1:]) if wanted.last else value
+        return mapped(value, lambda ends: ends[-1:]) if wanted.last else value
 
 
-class _Walk:
+class Walk:
     """One pass through a graph: the bounds of every layer of neurons, each from those before it."""
 
     def __init__(self, graph: Graph, x: Tensor) -> None:
         if graph.steps is None:
             raise NoiseproofError("the network has no spiking neurons: use `backward_margins`, or `interval_margins`")
         self.graph, self.steps = graph, graph.steps
-        self.rounded = _rounded(graph)
+        self.rounded = is_rounded(graph)
         self.still: dict[int, Interval] = {}  # what stays the same in time, [1, B, …]
         self.sources: dict[int, _Source] = {}
         self.steps_of: dict[int, Interval] = {}
         self.bounds: dict[int, SpikeBounds] = {}
         for at, node in enumerate(graph.nodes):
             if node.op is None:
-                given = _inputs(graph, x)
+                given = input_ends(graph, x)
                 if len(given.low) == 1:
                     self.still[at] = given
                 else:
@@ -138,7 +138,7 @@ class _Walk:
             elif isinstance(node.op, Neurons):
                 self._neurons(at, node.op, node.inputs[0])
             elif not isinstance(node.op, Readout) and all(source in self.still for source in node.inputs):
-                self.still[at] = _plain(node, [self.still[source] for source in node.inputs], True)
+                self.still[at] = operation_bounds(node, [self.still[source] for source in node.inputs], True)
 
     def logits(self) -> Interval:
         """Return bounds on the logits."""
@@ -146,7 +146,7 @@ class _Walk:
         wanted = filter_of_readout(op, self.steps)
         F = self._rows(source, wanted)
         read = through_rows(op.linear, F, self._sizes(source, wanted, F), wanted.matrix(F.low))
-        return _each(read, lambda value: value.amax(0))
+        return mapped(read, lambda value: value.amax(0))
 
     def margins(self, y: Tensor) -> Tensor:
         """Return lower bounds on the margins."""
@@ -156,7 +156,7 @@ class _Walk:
             return apart
         wanted = filter_of_readout(op, self.steps)
         rows = self._rows(source, wanted)
-        sizes, F = self._sizes(source, wanted, rows), _each(rows, lambda value: value[0])
+        sizes, F = self._sizes(source, wanted, rows), mapped(rows, lambda value: value[0])
         fused = margins(op.linear, F, y, float(wanted.matrix(F.low).sum()))
         if sizes is not None and bool((mixed := (self._steps(source).low < 0).any(0)).any()):
             fused = fused - rounding_of_mixed(op.linear, sizes[0] * mixed, y)
@@ -170,10 +170,10 @@ class _Walk:
 
     def _neurons(self, at: int, op: Neurons, source: int) -> None:
         if source in self.still and still(op):
-            found = trains(op, _each(self.still[source], lambda value: value[0]), self.steps)
+            found = trains(op, mapped(self.still[source], lambda value: value[0]), self.steps)
             if found is not None:
                 self.bounds[at] = found.bounds()
-                self.sources[at] = _Exact(found, self.rounded)
+                self.sources[at] = ExactLayer(found, self.rounded)
                 return
         current = self._steps(source)
         own = filter_of(op, self.steps)
@@ -212,14 +212,14 @@ class _Walk:
             return self.sources[at].rows(wanted)
         node = self.graph.nodes[at]
         if isinstance(node.op, MaxPool | ReLU):  # not linear: from the steps one by one
-            steps = _plain(node, [self._steps(node.inputs[0])], True)
+            steps = operation_bounds(node, [self._steps(node.inputs[0])], True)
             return _Given(steps, self.rounded).rows(wanted)
         taken = [self._rows(source, wanted) for source in node.inputs]
         sizes = [self._sizes(source, wanted, rows) for source, rows in zip(node.inputs, taken, strict=True)]
         if isinstance(node.op, Linear):
             return through_rows(node.op, taken[0], sizes[0], wanted.matrix(taken[0].low))
         assert isinstance(node.op, Add)
-        value = _plus(*taken)
+        value = added(*taken)
         error = 0.0 if sizes[0] is None or sizes[1] is None else node.op.slack * (sizes[0] + sizes[1])
         return Interval(value.low - error, value.high + error)
 
@@ -234,8 +234,8 @@ class _Walk:
         if not self.rounded:
             return None
         if wanted == every_step(self.steps) or (at in self.bounds and wanted.positive):  # one step; nothing is negative
-            return _size(rows)
-        return torch.tensordot(wanted.matrix(rows.low).abs(), _size(self._steps(at)), 1)
+            return size_of(rows)
+        return torch.tensordot(wanted.matrix(rows.low).abs(), size_of(self._steps(at)), 1)
 
     def _constant(self, value: Interval, wanted: Filter) -> Interval:
         """Return the rows of what stays the same, [1, B, …]: it is computed once, its error is the same at every step."""
@@ -244,16 +244,12 @@ class _Walk:
         low, high = torch.minimum(ones * value.low, ones * value.high), torch.maximum(ones * value.low, ones * value.high)
         if not self.rounded or wanted == every_step(self.steps):
             return Interval(low, high)
-        tiny = 4 * len(A.mT) * torch.finfo(A.dtype).eps * A.abs().sum(1).reshape(ones.shape) * _size(value)
+        tiny = 4 * len(A.mT) * torch.finfo(A.dtype).eps * A.abs().sum(1).reshape(ones.shape) * size_of(value)
         return Interval(low - tiny, high + tiny)
 
 
-def _rounded(graph: Graph) -> bool:
+def is_rounded(graph: Graph) -> bool:
     return any(node.op.slack > 0 for node in graph.nodes if isinstance(node.op, Neurons))
-
-
-def _size(a: Interval) -> Tensor:
-    return torch.maximum(a.low.abs(), a.high.abs())
 
 
 def _filtered(A: Tensor, a: Interval) -> Interval:

@@ -18,14 +18,14 @@ from torch import Tensor
 from noiseproof.certificates._counts import count_domain
 from noiseproof.certificates._first_layer import Trains
 from noiseproof.certificates._graph import Add, Graph, Linear, MaxPool, Neurons, Node, Readout, ReLU
-from noiseproof.certificates._interval import Interval, through
+from noiseproof.certificates._interval import Interval, size_of, through
 from noiseproof.certificates._layers import dense
 from noiseproof.certificates._rows import Filter, filter_of_readout
 from noiseproof.certificates._spikes import SpikeBounds
 from noiseproof.certificates._splits import split
 from noiseproof.certificates._time_relaxations import Known, known_of, least_spikes, through_time
 from noiseproof.certificates.intervals import interval_margins
-from noiseproof.certificates.spiking import _Exact, _rounded, _size, _Walk, spiking_margins
+from noiseproof.certificates.spiking import ExactLayer, Walk, is_rounded, spiking_margins
 from noiseproof.errors import require_number
 
 # how much of the width of its currents speaks against handing a neuron's weights on to them
@@ -59,7 +59,7 @@ def spiking_backward_margins(graph: Graph, x: Tensor, y: Tensor, parts: int = 64
     """
     require_number("parts", parts, 1, whole=True)
     best = spiking_margins(graph, x, y)
-    if not _rounded(graph):  # elsewhere they are among the spiking margins
+    if not is_rounded(graph):  # elsewhere they are among the spiking margins
         best = torch.maximum(best, interval_margins(graph, x, y))
     if not isinstance(graph.last, Readout) or graph.last.how == "max":
         return best
@@ -113,7 +113,7 @@ def _in_time(graph: Graph, x: Tensor, y: Tensor, start: Tensor, parts: int, size
     return start
 
 
-class _CasesInTime(_Walk):
+class _CasesInTime(Walk):
     """The forward bounds, where a sample may be several rows of the last layer: cases of its spikes, that cover the box together."""
 
     def __init__(self, graph: Graph, x: Tensor, parts: int) -> None:
@@ -129,7 +129,7 @@ class _CasesInTime(_Walk):
         return bounds, rows
 
 
-class _Cases(_Walk):
+class _Cases(Walk):
     """The forward bounds, where the first layer may have been left fewer trains than its currents allow."""
 
     def __init__(self, graph: Graph, x: Tensor, left: dict[int, Trains]) -> None:
@@ -142,7 +142,7 @@ class _Cases(_Walk):
             return
         trains = self.left[at]
         self.bounds[at] = trains.bounds()
-        self.sources[at] = _Exact(trains, self.rounded)
+        self.sources[at] = ExactLayer(trains, self.rounded)
 
 
 class _Forward(NamedTuple):
@@ -307,7 +307,7 @@ def _readout(op: Readout, value: Interval, y: Tensor, rows: Tensor, steps: int) 
     a = kept[:, None, None, None] * (difference - spread * slope)
     constant = -(spread * offset).sum(-1)
     if linear.slack and bool((value.low < 0).any()):
-        size = (each.abs() * _size(value) * (value.low < 0).any(0)).sum(0)
+        size = (each.abs() * size_of(value) * (value.low < 0).any(0)).sum(0)
         constant = constant - linear.slack * (1 + linear.z) * ((like[y].abs() + like[rows].abs()) * other[..., None] * size).sum(-1)
     if linear.bias is not None:
         bias = linear.bias.reshape(-1) * kept.sum()
@@ -320,7 +320,7 @@ def _forward(walk: _Cases) -> _Forward:
     graph = walk.graph
     values: list[Interval] = []
     known: dict[int, Known] = {}
-    first = {at: source.trains for at, source in walk.sources.items() if isinstance(source, _Exact)}
+    first = {at: source.trains for at, source in walk.sources.items() if isinstance(source, ExactLayer)}
     for at, node in enumerate(graph.nodes[:-1]):
         taken = [values[i] for i in node.inputs]
         if isinstance(node.op, Neurons):
@@ -328,11 +328,11 @@ def _forward(walk: _Cases) -> _Forward:
             if at not in first:
                 known[at] = known_of(node.op, walk.bounds[at], taken[0])
         else:
-            values.append(Interval(*graph.inputs(walk.x)) if node.op is None else _plain(node, taken))
+            values.append(Interval(*graph.inputs(walk.x)) if node.op is None else operation_bounds(node, taken))
     return _Forward(graph, values, known, first)
 
 
-def _plain(node: Node, taken: list[Interval]) -> Interval:
+def operation_bounds(node: Node, taken: list[Interval]) -> Interval:
     """Return the bounds of an operation that knows no time."""
     first = taken[0]
     shape = first.low.shape[:2]
