@@ -56,6 +56,11 @@ def forked(work: Callable[[Any], Any], processes: int | None = None) -> Iterator
 
     try:
         yield run
+    except BaseException:
+        # what is under way is not wanted any more; and an interrupt while work is handed out could leave both sides waiting for ever
+        for worker in list((pool._processes or {}).values()):
+            worker.kill()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
         _work = None
